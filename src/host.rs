@@ -1,0 +1,8 @@
+//! This machine: its devices, filesystems, mounts, and what this process may do with them.
+
+pub mod capabilities;
+pub mod command;
+pub mod device;
+pub mod filesystem;
+pub mod lock;
+pub mod mount;

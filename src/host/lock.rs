@@ -1,0 +1,1 @@
+//! Having a device to ourselves, on this host.

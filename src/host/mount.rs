@@ -1,0 +1,1 @@
+//! Mounting, and unmounting for real.

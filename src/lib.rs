@@ -1,0 +1,17 @@
+//! `ebs-bake` bakes a git commit into a block storage snapshot: see `docs/design.md`.
+//!
+//! The library never prints: it returns values and errors, and reports progress to a [`report::Observer`].
+
+pub mod bake;
+pub mod cancel;
+pub mod checkout;
+pub mod ci;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod host;
+pub mod key;
+pub mod report;
+pub mod source;
+pub mod storage;
+pub mod wait;

@@ -1,0 +1,1 @@
+//! Submodules: where they come from (relative URLs included) and bringing them into a work tree.

@@ -6,3 +6,4 @@ pub mod device;
 pub mod filesystem;
 pub mod lock;
 pub mod mount;
+pub mod scratch;

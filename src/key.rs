@@ -28,6 +28,8 @@ pub mod tag {
     pub const RUN_URL: &str = "ebs-bake:run-url";
     /// On snapshots: the version of the program.
     pub const VERSION: &str = "ebs-bake:version";
+    /// On volumes that ebs-bake created: `blank`, or the snapshot they were made from. Only such a volume is ever deleted.
+    pub const ORIGIN: &str = "ebs-bake:origin";
     /// On volumes that `restore` made: the snapshot. Such a volume is never baked on.
     pub const RESTORED: &str = "ebs-bake:restored-from";
     /// What consoles show as the name.

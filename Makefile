@@ -1,0 +1,28 @@
+# Two commands for a newcomer: `make demo` and `make test`. Everything else is for those who change the code.
+
+.PHONY: demo test lint build bench doc-tables clean
+
+# The repository that the demo bakes: this one, or `make demo REPOSITORY=https://github.com/facebook/chef-cookbooks`.
+REPOSITORY ?= .
+
+demo: ; @scripts/demo.sh "$(REPOSITORY)"
+
+test:
+	@scripts/install-packages.sh build test
+	cargo test --locked
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+build:
+	@scripts/install-packages.sh build
+	cargo build --locked --release
+
+# Prints the tables of docs/performance.md; needs root, takes about ten minutes.
+bench:
+	@scripts/install-packages.sh build test
+	cargo bench --locked --bench bake
+
+clean:
+	cargo clean

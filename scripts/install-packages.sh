@@ -1,0 +1,36 @@
+#!/bin/sh
+# Installs the Debian or Ubuntu packages that a job needs and that are not there yet.
+# Usage: install-packages.sh (run|build|test)...
+set -eu
+
+packages=
+for job in "$@"; do
+    case $job in
+        run) packages="$packages e2fsprogs ca-certificates" ;;
+        build) packages="$packages gcc libc6-dev make perl git" ;;
+        # python3 counts blocks; the others are what the tests compare with, or talk to.
+        test) packages="$packages e2fsprogs xfsprogs btrfs-progs openssh-server python3 git" ;;
+        *) echo "install-packages.sh: no job is called $job" >&2; exit 2 ;;
+    esac
+done
+
+missing=
+for package in $packages; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$state" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+    as_root=sudo
+fi
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+echo "installing:$missing" >&2
+# shellcheck disable=SC2086 # a list of words
+if ! { $as_root apt-get update && $as_root apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+    cat "$log" >&2
+    exit 1
+fi

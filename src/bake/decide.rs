@@ -1,0 +1,105 @@
+//! What a run decides from what it has seen. Values in, values out: a dry run makes the very same decisions.
+
+use crate::error::{Error, Kind, Result};
+use crate::host::filesystem::Probe;
+use crate::key::tag;
+use crate::storage::{Attachment, Snapshot, SnapshotId, SnapshotState, Volume, VolumeState};
+
+/// The snapshot that is the answer for a key: the oldest completed one, else the oldest pending one. Failed ones are none.
+///
+/// `snapshots` are those with the key, oldest first.
+pub fn answer(snapshots: &[Snapshot]) -> Option<&Snapshot> {
+    let completed = snapshots.iter().find(|snapshot| snapshot.state == SnapshotState::Completed);
+    completed.or_else(|| snapshots.iter().find(|snapshot| matches!(snapshot.state, SnapshotState::Pending(_))))
+}
+
+/// The snapshot that a new volume is made from, so that the next snapshot is an increment: the newest completed one.
+///
+/// `snapshots` are those of the volume's name, oldest first.
+pub fn lineage(snapshots: &[Snapshot]) -> Option<&Snapshot> {
+    snapshots.iter().rev().find(|snapshot| snapshot.state == SnapshotState::Completed)
+}
+
+/// Which volume to bake on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeChoice {
+    /// This one is there.
+    Use(Box<Volume>),
+    /// One has to be made from this snapshot.
+    FromSnapshot(SnapshotId),
+    /// One has to be made, blank.
+    Blank,
+}
+
+/// Chooses among the volumes of a name.
+///
+/// # Errors
+/// `Storage` when there are several or the one is broken, `Contended` when it is attached to another host.
+pub fn choose_volume(name: &str, volumes: &[Volume], snapshots: &[Snapshot]) -> Result<VolumeChoice> {
+    let baked: Vec<&Volume> = volumes.iter().filter(|volume| !volume.tags.contains_key(tag::RESTORED)).collect();
+    match baked.as_slice() {
+        [] => Ok(lineage(snapshots).map_or(VolumeChoice::Blank, |s| VolumeChoice::FromSnapshot(s.id.clone()))),
+        [volume] => usable(volume).map(|()| VolumeChoice::Use(Box::new((*volume).clone()))),
+        several => {
+            let ids: Vec<&str> = several.iter().map(|volume| volume.id.as_str()).collect();
+            let message = format!("{} volumes are named {name:?}: {}", ids.len(), ids.join(", "));
+            Err(Error::new(Kind::Storage, message).hint("delete all but one, or remove their ebs-bake:volume tag"))
+        }
+    }
+}
+
+fn usable(volume: &Volume) -> Result<()> {
+    if let VolumeState::Error(why) = &volume.state {
+        let message = format!("volume {} is damaged: {why}", volume.id);
+        return Err(Error::new(Kind::Storage, message).hint("delete it: the next run makes it anew from its last snapshot"));
+    }
+    if let Attachment::Elsewhere { host } = &volume.attachment {
+        let message = format!("volume {} is attached to {host}", volume.id);
+        return Err(Error::new(Kind::Contended, message).hint("wait for the run there to end, or use another --volume-name"));
+    }
+    Ok(())
+}
+
+/// What to do with what is on the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilesystemChoice {
+    /// Make an ext4 filesystem.
+    Make,
+    /// Mount what is there (the type for mount(2)).
+    Mount(&'static str),
+    /// Check it first: it was not unmounted cleanly.
+    Check,
+    /// The volume is ours, holds nothing that cannot be made again, and is unusable: make it anew.
+    Remake(String),
+}
+
+/// Decides from what the device holds. Formats nothing but a volume that this very run created blank and that reads as
+/// blank everywhere: "nothing recognised" also happens to devices that are unreadable or hold something unknown.
+///
+/// # Errors
+/// `Device` when the device holds what must not be overwritten.
+pub fn choose_filesystem(probe: &Probe, created_blank: bool, volume: &Volume) -> Result<FilesystemChoice> {
+    let refuse = |what: &str| {
+        let message = format!("volume {} holds {what}; refusing to format it", volume.id);
+        Err(Error::new(Kind::Device, message)
+            .hint("use another --volume-name, or remove the ebs-bake:volume tag from that volume so that a new one is made"))
+    };
+    match probe {
+        Probe::Blank if created_blank => Ok(FilesystemChoice::Make),
+        Probe::Blank if made_by_us(volume) => Ok(FilesystemChoice::Remake("it was never formatted".into())),
+        Probe::Blank => refuse("no filesystem, but was not made by this run"),
+        Probe::Ext(superblock) if superblock.is_clean() => Ok(FilesystemChoice::Mount("ext4")),
+        Probe::Ext(_) => Ok(FilesystemChoice::Check),
+        Probe::Mountable(kind) => Ok(FilesystemChoice::Mount(kind)),
+        Probe::Foreign(what) => refuse(&format!("a foreign format ({what})")),
+        Probe::Unknown if made_by_us(volume) => {
+            Ok(FilesystemChoice::Remake("what it holds is not a filesystem (killed while it was made?)".into()))
+        }
+        Probe::Unknown => refuse("data that is not recognised"),
+    }
+}
+
+/// Whether ebs-bake created the volume, so that everything on it is derived data.
+pub fn made_by_us(volume: &Volume) -> bool {
+    volume.tags.contains_key(tag::ORIGIN)
+}

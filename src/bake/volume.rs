@@ -1,0 +1,271 @@
+//! The volume of a run: finding or making it, attaching and locking it, and giving back what was taken.
+
+use std::time::Duration;
+
+use crate::bake::{Context, blocking, decide};
+use crate::bake::decide::VolumeChoice;
+use crate::config::After;
+use crate::error::{Error, Kind, Result};
+use crate::host::device::{Device, Locator};
+use crate::host::lock::DeviceLock;
+use crate::key::tag;
+use crate::report::{Change, Phase};
+use crate::storage::{Attachment, NewVolume, SnapshotQuery, Tags, Volume, VolumeQuery};
+
+/// Size of a new volume when nobody asked for one, in GiB: room for large repositories; only blocks that are written cost.
+pub const DEFAULT_SIZE_GIB: u32 = 8;
+
+/// How often another run may detach the volume under our feet before we give up.
+const ATTACH_TRIES: usize = 10;
+
+/// Chooses the volume to bake on; changes nothing.
+pub async fn choose(cx: &Context) -> Result<VolumeChoice> {
+    let name = &cx.config.volume_name;
+    let volumes = cx.store.volumes(&VolumeQuery { tags: named(name), ..Default::default() }).await?;
+    let snapshots = match volumes.is_empty() {
+        true => cx.store.snapshots(&SnapshotQuery { tags: named(name), ..Default::default() }).await?,
+        false => Vec::new(),
+    };
+    decide::choose_volume(name, &volumes, &snapshots)
+}
+
+fn named(name: &str) -> Tags {
+    Tags::from([(tag::VOLUME.to_owned(), name.to_owned())])
+}
+
+/// The steps that a run would take to get its volume.
+pub async fn plan(cx: &Context) -> Result<Vec<String>> {
+    let name = &cx.config.volume_name;
+    let size = cx.config.volume_size_gib.unwrap_or(DEFAULT_SIZE_GIB);
+    let attach = "attach it".to_owned();
+    Ok(match choose(cx).await? {
+        VolumeChoice::Use(volume) => match &volume.attachment {
+            Attachment::Here { device, .. } => vec![format!("use volume {}, attached as {device}", volume.id)],
+            _ => vec![format!("use volume {}", volume.id), attach],
+        },
+        VolumeChoice::FromSnapshot(snapshot) => vec![format!("create volume {name:?} from {snapshot}"), attach],
+        VolumeChoice::Blank => {
+            vec![format!("create a blank volume {name:?} of {size} GiB"), attach, "make an ext4 filesystem on it".into()]
+        }
+    })
+}
+
+/// Where the content goes: the volume as a device of this host.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The volume.
+    pub volume: Volume,
+    /// Its device.
+    pub device: Device,
+    /// What the device is found by.
+    pub locator: Locator,
+    /// This run created it blank: the one case in which it may be formatted.
+    pub created_blank: bool,
+}
+
+/// What a run has taken and must give back.
+#[derive(Default)]
+pub struct Rented {
+    volume: Option<Volume>,
+    created: bool,
+    attached: bool,
+    device: Option<(Locator, Device)>,
+    lock: Option<DeviceLock>,
+    waited: bool,
+}
+
+impl Rented {
+    /// Gets the chosen volume and attaches it.
+    pub async fn converge(&mut self, cx: &Context, choice: VolumeChoice) -> Result<()> {
+        let phase = cx.report.phase(Phase::Volume);
+        match choice {
+            VolumeChoice::Use(volume) => {
+                let volume = grown(cx, *volume).await?;
+                phase.done(Change::Unchanged, format!("{}, {} GiB", volume.id, volume.size_gib));
+                self.volume = Some(volume);
+            }
+            VolumeChoice::FromSnapshot(snapshot) => {
+                let query = SnapshotQuery { id: Some(snapshot.clone()), ..Default::default() };
+                let at_least = cx.store.snapshots(&query).await?.first().map_or(1, |found| found.size_gib);
+                let volume = self.create(cx, Some(snapshot.clone()), at_least).await?;
+                phase.done(Change::Created, format!("{}, {} GiB, from {snapshot}", volume.id, volume.size_gib));
+            }
+            VolumeChoice::Blank => {
+                let volume = self.create(cx, None, 1).await?;
+                phase.done(Change::Created, format!("{}, {} GiB, blank", volume.id, volume.size_gib));
+            }
+        }
+        self.attach(cx).await
+    }
+
+    async fn create(&mut self, cx: &Context, source: Option<crate::storage::SnapshotId>, at_least: u32) -> Result<&Volume> {
+        let name = &cx.config.volume_name;
+        let mut tags = named(name);
+        tags.insert(tag::NAME.to_owned(), name.clone());
+        tags.insert(tag::ORIGIN.to_owned(), source.as_ref().map_or("blank".to_owned(), ToString::to_string));
+        let default = if source.is_some() { at_least } else { DEFAULT_SIZE_GIB };
+        let size_gib = cx.config.volume_size_gib.unwrap_or(default);
+        let volume = cx.store.create_volume(&NewVolume { size_gib, source, tags }).await?;
+        self.created = true;
+        Ok(self.volume.insert(volume))
+    }
+
+    async fn attach(&mut self, cx: &Context) -> Result<()> {
+        let phase = cx.report.phase(Phase::Attach);
+        let volume = self.volume.as_ref().ok_or_else(no_volume)?;
+        let change = match volume.attachment {
+            Attachment::Here { .. } => Change::Unchanged,
+            _ => Change::Created,
+        };
+        // Noted before it is done: a call that fails may have attached all the same.
+        self.attached |= change == Change::Created;
+        match cx.store.attach(&volume.id).await? {
+            Attachment::Here { device, locator } => {
+                let (sysfs, wanted) = (cx.sysfs.clone(), locator.clone());
+                let found = blocking(move || sysfs.find(&wanted)).await?.ok_or_else(|| vanished(&device))?;
+                phase.done(change, format!("{} as {device}", volume.id));
+                self.device = Some((locator, found));
+                Ok(())
+            }
+            Attachment::None | Attachment::Elsewhere { .. } => Err(vanished(volume.id.as_str())),
+        }
+    }
+
+    /// Has the device to ourselves: the lock, and under it the certainty that the device still is our volume.
+    pub async fn lock(&mut self, cx: &Context) -> Result<()> {
+        let phase = cx.report.phase(Phase::Lock);
+        for _ in 0..ATTACH_TRIES {
+            let (_, device) = self.device.clone().ok_or_else(no_volume)?;
+            let (timeout, cancel, report) = (cx.config.lock_timeout, cx.cancel.clone(), cx.report.clone());
+            let (lock, waited) = blocking(move || {
+                let mut waited = false;
+                let on_wait = |so_far: Duration, holder: Option<String>| {
+                    if !waited {
+                        let holder = holder.map_or(String::new(), |holder| format!(" by {holder}"));
+                        report.note(format!("the volume is in use{holder}; waiting up to {} s", timeout.as_secs()));
+                    }
+                    waited = true;
+                    let _ = so_far;
+                };
+                let lock = DeviceLock::acquire(&device, timeout, &cancel, on_wait)?;
+                Ok((lock, waited))
+            })
+            .await?;
+            self.waited |= waited;
+            self.lock = Some(lock);
+            if self.verify(cx).is_ok() {
+                phase.done(Change::Created, if waited { "had it after waiting" } else { "had it at once" });
+                return Ok(());
+            }
+            // The run before us detached the volume while we waited for the lock on its device.
+            self.lock = None;
+            self.waited = true;
+            self.refresh(cx).await?;
+        }
+        let message = "the volume was detached again and again by other runs";
+        Err(Error::new(Kind::Contended, message).hint("let the runs for one volume follow each other, or use several volume names"))
+    }
+
+    async fn refresh(&mut self, cx: &Context) -> Result<()> {
+        match choose(cx).await? {
+            VolumeChoice::Use(volume) => {
+                self.volume = Some(*volume);
+                self.attach(cx).await
+            }
+            choice => self.converge(cx, choice).await,
+        }
+    }
+
+    /// Whether another run had the volume while this one waited for it.
+    pub fn waited(&self) -> bool {
+        self.waited
+    }
+
+    /// The volume.
+    pub fn volume(&self) -> Result<&Volume> {
+        self.volume.as_ref().ok_or_else(no_volume)
+    }
+
+    /// The volume as a device of this host.
+    pub fn site(&self) -> Result<Site> {
+        let volume = self.volume()?.clone();
+        let (locator, device) = self.device.clone().ok_or_else(no_volume)?;
+        let created_blank = self.created && volume.source.is_none();
+        Ok(Site { volume, device, locator, created_blank })
+    }
+
+    /// Whether the device still is the volume.
+    pub fn verify(&self, cx: &Context) -> Result<()> {
+        let (locator, device) = self.device.as_ref().ok_or_else(no_volume)?;
+        device.verify(&cx.sysfs, locator)
+    }
+
+    /// Gives up a volume that is unusable and made by ebs-bake: detaches and deletes it.
+    pub async fn discard(&mut self, cx: &Context) -> Result<()> {
+        let id = self.volume()?.id.clone();
+        self.let_go();
+        cx.store.detach(&id).await?;
+        cx.store.delete_volume(&id).await?;
+        let waited = self.waited;
+        *self = Rented { waited, ..Rented::default() };
+        Ok(())
+    }
+
+    /// Forgets lock and device.
+    fn let_go(&mut self) {
+        self.device = None;
+        self.lock = None;
+    }
+
+    /// Gives back what was taken. After a failure that is all that this run did; after success, what `--after` says.
+    pub async fn release(mut self, cx: &Context, success: bool) -> Result<()> {
+        let Some(volume) = self.volume.take() else { return Ok(()) };
+        let phase = cx.report.phase(Phase::Release);
+        let (detach, delete) = match (success, cx.config.after) {
+            (true, After::Keep) => (false, false),
+            (true, After::Restore) => (self.attached, false),
+            (true, After::Detach) => (true, false),
+            (true, After::Delete) => (true, true),
+            (false, _) => (self.attached, self.created),
+        };
+        if !detach {
+            cx.store.keep_attached(&volume.id).await?;
+            phase.done(Change::Unchanged, format!("{} stays attached", volume.id));
+            return Ok(());
+        }
+        let failed = |error: Error| {
+            let message = format!("volume {} could not be given back", volume.id);
+            Error::new(Kind::Cleanup, message).hint("run `ebs-bake cleanup` on this host").because(error)
+        };
+        cx.store.detach(&volume.id).await.map_err(failed)?;
+        self.let_go();
+        if delete {
+            cx.store.delete_volume(&volume.id).await.map_err(failed)?;
+        }
+        phase.done(Change::Changed, format!("{} {}", volume.id, if delete { "deleted" } else { "detached" }));
+        Ok(())
+    }
+}
+
+/// A volume as large as was asked for.
+async fn grown(cx: &Context, mut volume: Volume) -> Result<Volume> {
+    let Some(wanted) = cx.config.volume_size_gib else { return Ok(volume) };
+    if wanted < volume.size_gib {
+        let message = format!("volume {} has {} GiB; --volume-size {wanted} would shrink it", volume.id, volume.size_gib);
+        return Err(Error::new(Kind::Usage, message).hint("volumes only grow: leave --volume-size out, or use another --volume-name"));
+    }
+    if wanted > volume.size_gib {
+        cx.store.grow_volume(&volume.id, wanted).await?;
+        cx.report.note(format!("volume {} grew from {} to {wanted} GiB", volume.id, volume.size_gib));
+        volume.size_gib = wanted;
+    }
+    Ok(volume)
+}
+
+fn no_volume() -> Error {
+    Error::new(Kind::Storage, "the run has no volume at this point")
+}
+
+fn vanished(what: &str) -> Error {
+    Error::new(Kind::Contended, format!("{what} was detached by somebody else just after it was attached")).hint("run again")
+}

@@ -27,7 +27,8 @@ pub const PROGRAMS: [&str; 3] = ["mkfs.ext4", "e2fsck", "resize2fs"];
 const LABEL_BYTES: usize = 16;
 
 /// Every feature by name, since the defaults of `mkfs.ext4` change; any kernel from 4.14 on mounts them. No journal: see
-/// `docs/design.md`. `resize_inode` keeps room to grow while mounted (64 GiB with blocks of 1 KiB).
+/// `docs/design.md`. `resize_inode` keeps room to grow to the device's size while mounted; room for more would cost a block
+/// of the volume with every commit.
 const FEATURES: &str = "none,dir_index,dir_nlink,ext_attr,extent,extra_isize,filetype,flex_bg,huge_file,large_file,\
                         metadata_csum,resize_inode,sparse_super";
 
@@ -45,14 +46,18 @@ pub fn make(device: &Device, label: &str, size_bytes: u64, cancel: &Cancel) -> R
         return Err(too_small(device, size_bytes));
     }
     let node = device.node()?;
-    let mut program = Program::new("mkfs.ext4")
-        // The host's own mke2fs.conf shall not change what we make.
+    let growable_to = device.size_bytes.max(size_bytes.saturating_mul(2)) / BLOCK_BYTES;
+    Program::new("mkfs.ext4")
+        // The host's own mke2fs.conf shall not change what we make. Without one mkfs knows no type "ext4"; the features make it.
         .env("MKE2FS_CONFIG", "/dev/null")
-        .args(["-q", "-t", "ext4", "-O", FEATURES, "-I", "256", "-m", "0", "-e", "remount-ro"])
+        .args(["-q", "-t", "ext2", "-O", FEATURES, "-I", "256", "-m", "0", "-e", "remount-ro"])
         .args(["-b".to_owned(), BLOCK_BYTES.to_string(), "-i".to_owned(), BYTES_PER_INODE.to_string()])
-        .args(["-E", "lazy_itable_init=1,nodiscard", "-L", label_of(label)]);
-    program = program.arg(node.path()).arg(format!("{}k", size_bytes / 1024));
-    program.run_ok(cancel).map(drop)
+        .args(["-E".to_owned(), format!("lazy_itable_init=1,nodiscard,resize={growable_to}")])
+        .args(["-L", label_of(label)])
+        .arg(node.path())
+        .arg(format!("{}k", size_bytes / 1024))
+        .run_ok(cancel)
+        .map(drop)
 }
 
 fn too_small(device: &Device, size_bytes: u64) -> Error {

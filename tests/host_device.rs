@@ -1,5 +1,7 @@
 //! Devices, locks and claims, on real loop devices.
 
+#![allow(clippy::unwrap_used, reason = "test helpers")]
+
 mod support;
 
 use std::fs;
@@ -9,7 +11,7 @@ use ebs_bake::cancel::Cancel;
 use ebs_bake::error::Kind;
 use ebs_bake::host::device::{Device, Locator, SysFs};
 use ebs_bake::host::lock::{DeviceLock, Exclusive};
-use support::host::{Helper, Loop, MIB, attach, container_dev, mount_directory, never, private_mounts, run};
+use support::host::{Helper, Loop, MIB, Node, container_dev, mount_directory, never, private_mounts, run};
 use support::needs_root;
 
 const HELPER: &str = "EBS_BAKE_TEST_LOCK";
@@ -57,20 +59,15 @@ fn root_a_file_attached_twice_and_an_empty_one_are_not_taken() {
     if !needs_root() {
         return;
     }
-    let disk = Loop::new(MIB);
-    let again = attach(&disk.image);
+    let mut disk = Loop::new(MIB);
+    let again = Node::attach(&disk.image);
     let error = SysFs::new("/sys").find(&disk.locator).unwrap_err();
     assert_eq!(error.kind(), Kind::Device);
     assert!(error.to_string().contains("both are the volume"), "{error}");
-    // SAFETY: LOOP_CLR_FD takes no argument.
-    unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&again), 0x4C01) };
-    drop(again);
+    again.detach();
 
-    let mut disk = disk;
     disk.image.set_len(0).unwrap();
-    // SAFETY: LOOP_SET_CAPACITY takes no argument.
-    let node = disk.device.node().unwrap().open(true).unwrap();
-    unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&node), 0x4C07, 0) };
+    disk.reread_size();
     assert_eq!(SysFs::new("/sys").find(&disk.locator).unwrap(), None, "a size of zero means not yet");
     disk.image.set_len(MIB).unwrap();
     disk.grow(MIB);

@@ -1,14 +1,18 @@
 //! Making, examining, checking, growing and mounting filesystems, on real loop devices.
 
+#![allow(clippy::unwrap_used, reason = "test helpers")]
+
 mod support;
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::io::{Read, Write};
+use std::path::PathBuf;
 
 use ebs_bake::error::Kind;
 use ebs_bake::host::capabilities::{Capability, Effective};
 use ebs_bake::host::filesystem::{self, Checked, Growth, Probe, State, Superblock};
-use ebs_bake::host::mount::{Mount, MountPoint, Options};
+use ebs_bake::host::lock::Exclusive;
+use ebs_bake::host::mount::{Mount, MountPoint, Options, enter_private_namespace};
 use support::host::{Helper, Loop, MIB, mount_directory, never, private_mounts, run};
 use support::needs_root;
 
@@ -67,6 +71,8 @@ fn root_a_made_filesystem_is_what_was_asked_for() {
     assert!(it.clean && !it.has_journal && it.inodes >= 16_000, "{it:?}");
     assert_eq!(filesystem::check(&disk.device, &never()).unwrap(), Checked::Clean);
     assert!(filesystem::make(&disk.device, "chef", 257 * MIB, &never()).is_err(), "larger than the device");
+    let whole = Loop::new(64 * MIB);
+    filesystem::make(&whole.device, "chef", 64 * MIB, &never()).unwrap();
 }
 
 #[test]
@@ -260,7 +266,7 @@ fn root_what_cannot_be_repaired_is_broken() {
     fs::create_dir(mounted.path().join("directory")).unwrap();
     fs::write(mounted.path().join("directory/file"), "x").unwrap();
     mounted.unmount().unwrap();
-    // Two files that claim the same block cannot be set right without asking.
+    // A root directory that is none cannot be set right without asking.
     debugfs(&disk, "set_inode_field <2> mode 0100644");
     debugfs(&disk, "set_super_value state 0");
     let Checked::Broken(tail) = filesystem::check(&disk.device, &never()).unwrap() else { panic!("not broken") };
@@ -414,12 +420,97 @@ fn root_a_read_only_mount_writes_nothing_even_to_a_dirty_journal() {
     assert!(bytes() == before, "the image is the same, byte for byte");
 }
 
+/// Runs `child` in a process with one thread; it ends before this returns.
+fn in_a_process_of_its_own(child: impl FnOnce(), meanwhile: impl FnOnce()) {
+    let (mut ready, mut tell_ready) = std::io::pipe().unwrap();
+    let (go_on, tell_go_on) = std::io::pipe().unwrap();
+    // SAFETY: glibc keeps its allocator usable in the child, which ends with _exit and runs no destructor of the parent's.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            drop(tell_go_on);
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+            let _ = tell_ready.write_all(b"x");
+            let _ = (&go_on).read(&mut [0]);
+            // SAFETY: ends this process.
+            unsafe { libc::_exit(i32::from(outcome.is_err())) }
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            let reap = Reap(child);
+            drop(tell_ready);
+            ready.read_exact(&mut [0]).unwrap();
+            meanwhile();
+            drop(tell_go_on);
+            assert_eq!(reap.status(), 0, "the child panicked");
+        }
+    }
+}
+
+struct Reap(nix::unistd::Pid);
+
+impl Reap {
+    fn status(self) -> i32 {
+        let status = nix::sys::wait::waitpid(self.0, None).unwrap();
+        std::mem::forget(self);
+        let nix::sys::wait::WaitStatus::Exited(_, code) = status else { panic!("{status:?}") };
+        code
+    }
+}
+
+impl Drop for Reap {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(self.0, None);
+    }
+}
+
 #[test]
-fn root_the_private_namespace_is_entered_once_and_by_one_thread_only() {
+fn root_mounts_of_a_private_namespace_stay_there_and_the_hosts_unmounts_arrive() {
     if !needs_root() {
         return;
     }
-    let error = ebs_bake::host::mount::enter_private_namespace().unwrap_err();
+    let disk = formatted();
+    private_mounts();
+    let host = disk.directory.path().join("host");
+    fs::create_dir(&host).unwrap();
+    let host = host.to_str().unwrap();
+    run("mount", &["-t", "tmpfs", "none", host]);
+    run("mount", &["--make-shared", host]);
+    let inner = PathBuf::from(host).join("inner");
+    let (taken_away, at) = (PathBuf::from(host).join("taken-away"), mount_directory(&disk));
+    for directory in [&inner, &taken_away] {
+        fs::create_dir(directory).unwrap();
+    }
+    run("mount", &["-t", "tmpfs", "none", taken_away.to_str().unwrap()]);
+    let mountinfo = || fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let child = || {
+        enter_private_namespace().unwrap();
+        let point = MountPoint::prepare(&inner).unwrap();
+        std::mem::forget(Mount::new(&disk.device.node().unwrap(), point, "ext4", READ_WRITE).unwrap());
+        assert!(mountinfo().contains(inner.to_str().unwrap()));
+    };
+    in_a_process_of_its_own(child, || {
+        assert!(!mountinfo().contains(inner.to_str().unwrap()), "the host does not see it");
+        run("umount", &[taken_away.to_str().unwrap()]);
+    });
+    // The child ended without unmounting, as if it had been killed.
+    assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
+    wait_until_unused(&disk);
+}
+
+/// A namespace ends with its last process; the kernel may take a moment for its mounts.
+fn wait_until_unused(disk: &Loop) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while let Err(error) = Exclusive::probe(&disk.device) {
+        assert!(std::time::Instant::now() < deadline, "{error}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn root_a_namespace_of_our_own_is_refused_once_there_are_threads() {
+    if !needs_root() {
+        return;
+    }
+    let error = enter_private_namespace().unwrap_err();
     assert!(error.to_string().contains("threads are running"), "{error}");
-    let _ = Path::new("/");
 }

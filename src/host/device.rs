@@ -14,8 +14,13 @@ mod loopback;
 /// What identifies a block device beyond doubt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Locator {
-    /// The loop device whose backing file is this inode of this filesystem (`st_dev`, `st_ino`).
-    LoopBacking { device: u64, inode: u64 },
+    /// The loop device with this backing file.
+    LoopBacking {
+        /// The filesystem that the file is on (`st_dev`).
+        device: u64,
+        /// The file (`st_ino`).
+        inode: u64,
+    },
 }
 
 /// A block device of the running kernel.

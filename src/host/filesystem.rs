@@ -39,6 +39,9 @@ const BLOCK_BYTES: u64 = 1024;
 /// One inode for so many bytes: what small files need. The kernel makes no new inodes but by growing.
 const BYTES_PER_INODE: u64 = 4096;
 
+/// Filesystems grow by multiples of this: one of a few MiB would grow with every other commit.
+const GROWTH_STEP: u64 = 32 << 20;
+
 /// Makes an ext4 filesystem of `size_bytes` (rounded down to whole blocks; smaller than the device, to be grown when it
 /// fills) on the device, which must be blank. A label of more than 16 bytes is cut.
 pub fn make(device: &Device, label: &str, size_bytes: u64, cancel: &Cancel) -> Result<()> {
@@ -46,7 +49,8 @@ pub fn make(device: &Device, label: &str, size_bytes: u64, cancel: &Cancel) -> R
         return Err(too_small(device, size_bytes));
     }
     let node = device.node()?;
-    let growable_to = device.size_bytes.max(size_bytes.saturating_mul(2)) / BLOCK_BYTES;
+    // More than the size, or mkfs refuses; block numbers have 32 bits.
+    let growable_to = (device.size_bytes.max(size_bytes.saturating_mul(2)) / BLOCK_BYTES).min(u32::MAX.into());
     Program::new("mkfs.ext4")
         // The host's own mke2fs.conf shall not change what we make. Without one mkfs knows no type "ext4"; the features make it.
         .env("MKE2FS_CONFIG", "/dev/null")
@@ -152,8 +156,13 @@ pub fn grow(device: &Device, state: State<'_>, to_bytes: u64, cancel: &Cancel) -
     }
 }
 
-// `EXT4_IOC_RESIZE_FS` of `include/uapi/linux/ext4.h`: the new number of blocks.
-nix::ioctl_write_ptr!(ext4_resize_fs, b'f', 16, u64);
+nix::ioctl_write_ptr!(
+    /// `EXT4_IOC_RESIZE_FS` of `include/uapi/linux/ext4.h`; takes the new number of blocks.
+    ext4_resize_fs,
+    b'f',
+    16,
+    u64
+);
 
 fn grow_mounted(path: &Path, blocks: u64) -> Result<Growth> {
     let failed = || format!("cannot grow the filesystem at {}", path.display());
@@ -171,12 +180,29 @@ fn grow_mounted(path: &Path, blocks: u64) -> Result<Growth> {
 /// What a mounted filesystem holds and has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// All that can be used.
+    /// All bytes for files and directories.
     pub bytes: u64,
+    /// Those that are not taken.
     pub free_bytes: u64,
-    /// Files and directories.
+    /// How many files and directories there can be.
     pub inodes: u64,
+    /// How many more there can be.
     pub free_inodes: u64,
+}
+
+impl Space {
+    /// By how many bytes the filesystem must grow to take so many more bytes and inodes; zero: it has room. Something is
+    /// added for the filesystem's own needs and so that the next commit does not make it grow again.
+    pub fn shortfall(&self, bytes: u64, inodes: u64) -> u64 {
+        // New space brings inodes in the proportion that the filesystem was made with.
+        let bytes_per_inode = self.bytes / self.inodes.max(1);
+        let for_inodes = inodes.saturating_sub(self.free_inodes).saturating_mul(bytes_per_inode);
+        let missing = bytes.saturating_sub(self.free_bytes).max(for_inodes);
+        if missing == 0 {
+            return 0;
+        }
+        (missing / 4).saturating_mul(5).saturating_add(GROWTH_STEP).next_multiple_of(GROWTH_STEP)
+    }
 }
 
 /// The space of the filesystem mounted at a path (`statvfs(3)`).
@@ -200,6 +226,17 @@ mod tests {
         assert_eq!(label_of("chef"), "chef");
         assert_eq!(label_of("a-very-long-volume-name"), "a-very-long-volu");
         assert_eq!(label_of("fünfzehn-bytes-é"), "fünfzehn-bytes-");
+    }
+
+    #[test]
+    fn growing_makes_room_for_bytes_and_for_inodes() {
+        let mib = 1 << 20;
+        let space = Space { bytes: 64 * mib, free_bytes: 10 * mib, inodes: 16384, free_inodes: 100 };
+        assert_eq!(space.shortfall(10 * mib, 100), 0);
+        assert_eq!(space.shortfall(10 * mib + 1, 0), 32 * mib);
+        assert_eq!(space.shortfall(110 * mib, 0), 160 * mib);
+        assert_eq!(space.shortfall(0, 101), 64 * mib);
+        assert_eq!(space.shortfall(0, 25_700), 160 * mib, "25,600 inodes at 4 KiB are 100 MiB");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{io, thread};
 
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
-use sys_mount::{MountFlags, Unmount, UnmountFlags};
+use sys_mount::{MountFlags, UnmountFlags};
 
 use crate::error::{Error, Kind, OrFail, Result};
 

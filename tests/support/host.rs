@@ -1,5 +1,7 @@
 //! Real loop devices, mount namespaces and helper processes for tests. Everything goes when its guard does.
 
+#![allow(clippy::unwrap_used, reason = "test helpers")]
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
@@ -20,7 +22,7 @@ const LOOP_SET_CAPACITY: libc::Ioctl = 0x4C07;
 
 /// A loop device over a sparse file of its own.
 pub struct Loop {
-    node: File,
+    node: Node,
     pub image: File,
     pub device: Device,
     pub locator: Locator,
@@ -33,7 +35,7 @@ impl Loop {
         let directory = tempfile::tempdir().unwrap();
         let image = OpenOptions::new().read(true).write(true).create_new(true).open(directory.path().join("image")).unwrap();
         image.set_len(size).unwrap();
-        let node = attach(&image);
+        let node = Node::attach(&image);
         let metadata = image.metadata().unwrap();
         let locator = Locator::LoopBacking { device: metadata.dev(), inode: metadata.ino() };
         let device = SysFs::new("/sys").find(&locator).unwrap().expect("it was just attached");
@@ -43,7 +45,7 @@ impl Loop {
     /// Makes the image and the device larger.
     pub fn grow(&mut self, size: u64) {
         self.image.set_len(size).unwrap();
-        control(&self.node, LOOP_SET_CAPACITY, 0).unwrap();
+        self.reread_size();
         self.device = SysFs::new("/sys").find(&self.locator).unwrap().unwrap();
     }
 
@@ -54,15 +56,13 @@ impl Loop {
         node.sync_all().unwrap();
     }
 
-    pub fn detach(&self) {
-        control(&self.node, LOOP_CLR_FD, 0).unwrap();
+    /// Tells the kernel that the image has another size.
+    pub fn reread_size(&self) {
+        control(&self.node.0, LOOP_SET_CAPACITY, 0).unwrap();
     }
-}
 
-impl Drop for Loop {
-    fn drop(&mut self) {
-        // While something has it open the kernel detaches it as soon as that is closed.
-        let _ = control(&self.node, LOOP_CLR_FD, 0);
+    pub fn detach(&self) {
+        self.node.detach();
     }
 }
 
@@ -71,17 +71,33 @@ fn control(file: &File, request: libc::Ioctl, argument: libc::c_long) -> nix::Re
     nix::errno::Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), request, argument) })
 }
 
-/// Attaches a file to a free loop device; others may be looking for one too.
-pub fn attach(image: &File) -> File {
-    let loop_control = File::open("/dev/loop-control").unwrap();
-    loop {
-        let number = control(&loop_control, LOOP_CTL_GET_FREE, 0).unwrap();
-        let node = OpenOptions::new().read(true).write(true).open(format!("/dev/loop{number}")).unwrap();
-        match control(&node, LOOP_SET_FD, image.as_raw_fd().into()) {
-            Ok(_) => return node,
-            Err(nix::errno::Errno::EBUSY) => {}
-            Err(errno) => panic!("cannot attach to loop{number}: {errno}"),
+/// An attached loop device, detached with the value.
+pub struct Node(File);
+
+impl Node {
+    /// Attaches a file to a free loop device; others may be looking for one too.
+    pub fn attach(image: &File) -> Node {
+        let loop_control = File::open("/dev/loop-control").unwrap();
+        loop {
+            let number = control(&loop_control, LOOP_CTL_GET_FREE, 0).unwrap();
+            let node = OpenOptions::new().read(true).write(true).open(format!("/dev/loop{number}")).unwrap();
+            match control(&node, LOOP_SET_FD, image.as_raw_fd().into()) {
+                Ok(_) => return Node(node),
+                Err(nix::errno::Errno::EBUSY) => {}
+                Err(errno) => panic!("cannot attach to loop{number}: {errno}"),
+            }
         }
+    }
+
+    /// While something else has it open, the kernel detaches it as soon as that is closed.
+    pub fn detach(&self) {
+        let _ = control(&self.0, LOOP_CLR_FD, 0);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.detach();
     }
 }
 

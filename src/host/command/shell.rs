@@ -59,7 +59,7 @@ impl DeadManSwitch {
         let (reader, writer) = io::pipe()?;
         let mut command = Command::new("/bin/sh");
         // The group's number is passed as an argument, not as text of the script.
-        command.args(["-c", r#"read -r _; kill -KILL -- "-$1""#, "ebs-bake-guard"]).arg(group.to_string());
+        command.args(["-c", r#"read -r _; kill -s KILL -- "-$1""#, "ebs-bake-guard"]).arg(group.to_string());
         command.env_clear().current_dir("/").process_group(0);
         command.stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(DeadManSwitch { guard: command.spawn()?, _held_open: writer })

@@ -35,8 +35,9 @@ pub struct Superblock {
     pub clean: bool,
     /// The kernel found an error at some time since the last check.
     pub has_errors: bool,
-    /// Whether there is a journal, and whether it must be replayed.
+    /// Whether there is a journal.
     pub has_journal: bool,
+    /// Whether it must be replayed.
     pub needs_recovery: bool,
     /// Read-write mounts since the last check.
     pub mount_count: u16,
@@ -48,7 +49,9 @@ pub struct Superblock {
     pub blocks: u64,
     /// As of the last unmount.
     pub free_blocks: u64,
+    /// How many files and directories there can be.
     pub inodes: u32,
+    /// As of the last unmount.
     pub free_inodes: u32,
 }
 

@@ -11,7 +11,7 @@ use ebs_bake::cancel::Cancel;
 use ebs_bake::error::Kind;
 use ebs_bake::host::device::{Device, Locator, SysFs};
 use ebs_bake::host::lock::{DeviceLock, Exclusive};
-use support::host::{Helper, Loop, MIB, Node, container_dev, mount_directory, never, private_mounts, run};
+use support::host::{Helper, Loop, MIB, Node, container_dev, mount_directory, never, private_mounts, run, wait_until_unused};
 use support::needs_root;
 
 const HELPER: &str = "EBS_BAKE_TEST_LOCK";
@@ -36,9 +36,9 @@ fn root_a_loop_device_is_found_by_its_backing_file() {
     disk.grow(16 * MIB);
     assert_eq!(disk.device.size_bytes, 16 * MIB);
 
-    let device = disk.device.clone();
+    let (device, locator) = (disk.device.clone(), disk.locator.clone());
     disk.detach();
-    let error = sys.verify(&device, &disk.locator).unwrap_err();
+    let error = sys.verify(&device, &locator).unwrap_err();
     assert!(error.to_string().contains("attached no more"), "{error}");
 }
 
@@ -201,12 +201,7 @@ fn root_a_mount_in_another_namespace_is_seen_by_the_claim() {
     assert!(error.to_string().contains(&expected), "{error}");
     helper.kill();
 
-    // The namespace ends with its last process; the kernel may take a moment.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while let Err(error) = Exclusive::probe(&disk.device) {
-        assert!(Instant::now() < deadline, "{error}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until_unused(&disk);
 }
 
 #[test]

@@ -1,47 +1,23 @@
-//! Making, examining, checking, growing and mounting filesystems, on real loop devices.
+//! Making, examining, checking and growing filesystems, on real loop devices.
 
 #![allow(clippy::unwrap_used, reason = "test helpers")]
 
 mod support;
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use ebs_bake::error::Kind;
 use ebs_bake::host::capabilities::{Capability, Effective};
-use ebs_bake::host::filesystem::{self, Checked, Growth, Probe, State, Superblock};
-use ebs_bake::host::lock::Exclusive;
-use ebs_bake::host::mount::{Mount, MountPoint, Options, enter_private_namespace};
-use support::host::{Helper, Loop, MIB, mount_directory, never, private_mounts, run};
+use ebs_bake::host::filesystem::{self, Checked, Growth, Probe, State};
+use support::host::{
+    Loop, MIB, READ_ONLY, READ_WRITE, formatted, mount, mount_as, mount_directory, never, private_mounts, run, superblock,
+};
 use support::needs_root;
-
-const READ_WRITE: Options = Options { read_only: false };
-const READ_ONLY: Options = Options { read_only: true };
 
 fn probe(disk: &Loop) -> Probe {
     let node = disk.device.node().unwrap();
     filesystem::probe(&node.open(false).unwrap(), disk.device.size_bytes).unwrap()
-}
-
-fn superblock(disk: &Loop) -> Superblock {
-    Superblock::read(&disk.device.node().unwrap().open(false).unwrap()).unwrap()
-}
-
-/// A disk of 256 MiB with a filesystem of 32 MiB.
-fn formatted() -> Loop {
-    let disk = Loop::new(256 * MIB);
-    filesystem::make(&disk.device, "chef", 32 * MIB, &never()).unwrap();
-    disk
-}
-
-fn mount_as(disk: &Loop, fstype: &str, options: Options) -> Mount {
-    let point = MountPoint::prepare(&mount_directory(disk)).unwrap();
-    Mount::new(&disk.device.node().unwrap(), point, fstype, options).unwrap()
-}
-
-fn mount(disk: &Loop, options: Options) -> Mount {
-    mount_as(disk, "ext4", options)
 }
 
 /// Takes the image as it is while mounted: what a killed host leaves.
@@ -90,113 +66,6 @@ fn root_features_that_old_kernels_lack_are_never_on() {
     let expected = "dir_index dir_nlink ext_attr extent extra_isize filetype flex_bg huge_file large_file metadata_csum \
                     resize_inode sparse_super";
     assert_eq!(features.join(" "), expected);
-}
-
-#[test]
-fn root_a_mount_has_its_options_and_unmounting_leaves_it_clean() {
-    if !needs_root() {
-        return;
-    }
-    let disk = formatted();
-    private_mounts();
-    let mounted = mount(&disk, READ_WRITE);
-    fs::write(mounted.path().join("file"), "content").unwrap();
-    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-    let line = table.lines().find(|line| line.contains(mounted.path().to_str().unwrap())).unwrap();
-    assert!(line.contains("rw,nosuid,nodev,noatime"), "{line}");
-    assert!(!superblock(&disk).clean, "mounted read-write");
-    mounted.unmount().unwrap();
-    assert!(superblock(&disk).clean);
-
-    let mounted = mount(&disk, READ_ONLY);
-    assert_eq!(fs::read(mounted.path().join("file")).unwrap(), b"content");
-    assert!(fs::write(mounted.path().join("file"), "other").is_err());
-    let at = mounted.path().to_owned();
-    drop(mounted);
-    assert_eq!(fs::read_dir(at).unwrap().count(), 0, "dropping unmounts");
-}
-
-#[test]
-fn root_a_mount_can_be_left_and_adopted() {
-    if !needs_root() {
-        return;
-    }
-    let disk = formatted();
-    private_mounts();
-    let point = MountPoint::prepare(&disk.directory.path().join("made/for/it")).unwrap();
-    let at = Mount::new(&disk.device.node().unwrap(), point, "ext4", READ_ONLY).unwrap().leave();
-    assert!(at.join("lost+found").is_dir());
-    assert!(Mount::adopt(&disk.device, &at.join("lost+found")).is_err());
-    assert!(Mount::adopt(&formatted().device, &at).is_err());
-    Mount::adopt(&disk.device, &at).unwrap().unmount().unwrap();
-    assert!(at.is_dir() && !at.join("lost+found").exists());
-}
-
-#[test]
-fn root_directories_made_for_a_mount_go_with_it() {
-    if !needs_root() {
-        return;
-    }
-    let disk = formatted();
-    private_mounts();
-    let at = disk.directory.path().join("code/chef");
-    let point = MountPoint::prepare(&at).unwrap();
-    let mounted = Mount::new(&disk.device.node().unwrap(), point, "ext4", READ_WRITE).unwrap();
-    let error = MountPoint::prepare(&at).unwrap_err();
-    assert!(error.to_string().contains("mounted on it"), "{error}");
-    mounted.unmount().unwrap();
-    assert!(!disk.directory.path().join("code").exists());
-
-    let point = MountPoint::prepare(&at).unwrap();
-    let error = Mount::new(&disk.device.node().unwrap(), point, "xfs", READ_WRITE).unwrap_err();
-    assert_eq!(error.kind(), Kind::Device);
-    assert!(!disk.directory.path().join("code").exists(), "nor is anything left of a mount that failed");
-}
-
-#[test]
-fn root_a_busy_filesystem_is_not_unmounted_and_the_culprit_is_named() {
-    if !needs_root() {
-        return;
-    }
-    let disk = formatted();
-    private_mounts();
-    let uses: [(&str, &str); 3] = [
-        ("cd \"$1\" && echo ready && exec sleep 600", "sleep"),
-        ("exec 3> \"$1/open\" && echo ready && exec sleep 600", "open"),
-        ("cp /bin/sleep \"$1/program\" && echo ready && exec \"$1/program\" 600", "program"),
-    ];
-    for (script, name) in uses {
-        let mounted = mount(&disk, READ_WRITE);
-        let at = mounted.path().to_owned();
-        let (mut helper, _) = Helper::shell(script, &[&at]);
-        let error = mounted.unmount().unwrap_err();
-        assert_eq!(error.kind(), Kind::Device);
-        assert!(error.to_string().contains(&format!("pid {} (", helper.pid())), "{name}: {error}");
-        assert!(at.join("lost+found").exists(), "still mounted");
-        helper.kill();
-        Mount::adopt(&disk.device, &at).unwrap().unmount().unwrap();
-    }
-    let mounted = mount(&disk, READ_WRITE);
-    let inner = mounted.path().join("lost+found");
-    run("mount", &["-t", "tmpfs", "none", inner.to_str().unwrap()]);
-    let at = mounted.path().to_owned();
-    let error = mounted.unmount().unwrap_err();
-    assert!(error.to_string().contains(&format!("{} is mounted in it", inner.display())), "{error}");
-    run("umount", &[inner.to_str().unwrap()]);
-    Mount::adopt(&disk.device, &at).unwrap().unmount().unwrap();
-}
-
-#[test]
-fn root_a_process_that_ends_in_time_does_not_fail_the_unmount() {
-    if !needs_root() {
-        return;
-    }
-    let disk = formatted();
-    private_mounts();
-    let mounted = mount(&disk, READ_WRITE);
-    let (_helper, _) = Helper::shell("exec 3> \"$1/open\" && echo ready && exec sleep 0.3", &[mounted.path()]);
-    mounted.unmount().unwrap();
-    assert!(superblock(&disk).clean);
 }
 
 #[test]
@@ -418,99 +287,4 @@ fn root_a_read_only_mount_writes_nothing_even_to_a_dirty_journal() {
     let before = bytes();
     mount(&crashed, READ_ONLY).unmount().unwrap();
     assert!(bytes() == before, "the image is the same, byte for byte");
-}
-
-/// Runs `child` in a process with one thread; it ends before this returns.
-fn in_a_process_of_its_own(child: impl FnOnce(), meanwhile: impl FnOnce()) {
-    let (mut ready, mut tell_ready) = std::io::pipe().unwrap();
-    let (go_on, tell_go_on) = std::io::pipe().unwrap();
-    // SAFETY: glibc keeps its allocator usable in the child, which ends with _exit and runs no destructor of the parent's.
-    match unsafe { nix::unistd::fork() }.unwrap() {
-        nix::unistd::ForkResult::Child => {
-            drop(tell_go_on);
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
-            let _ = tell_ready.write_all(b"x");
-            let _ = (&go_on).read(&mut [0]);
-            // SAFETY: ends this process.
-            unsafe { libc::_exit(i32::from(outcome.is_err())) }
-        }
-        nix::unistd::ForkResult::Parent { child } => {
-            let reap = Reap(child);
-            drop(tell_ready);
-            ready.read_exact(&mut [0]).unwrap();
-            meanwhile();
-            drop(tell_go_on);
-            assert_eq!(reap.status(), 0, "the child panicked");
-        }
-    }
-}
-
-struct Reap(nix::unistd::Pid);
-
-impl Reap {
-    fn status(self) -> i32 {
-        let status = nix::sys::wait::waitpid(self.0, None).unwrap();
-        std::mem::forget(self);
-        let nix::sys::wait::WaitStatus::Exited(_, code) = status else { panic!("{status:?}") };
-        code
-    }
-}
-
-impl Drop for Reap {
-    fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGKILL);
-        let _ = nix::sys::wait::waitpid(self.0, None);
-    }
-}
-
-#[test]
-fn root_mounts_of_a_private_namespace_stay_there_and_the_hosts_unmounts_arrive() {
-    if !needs_root() {
-        return;
-    }
-    let disk = formatted();
-    private_mounts();
-    let host = disk.directory.path().join("host");
-    fs::create_dir(&host).unwrap();
-    let host = host.to_str().unwrap();
-    run("mount", &["-t", "tmpfs", "none", host]);
-    run("mount", &["--make-shared", host]);
-    let inner = PathBuf::from(host).join("inner");
-    let (taken_away, at) = (PathBuf::from(host).join("taken-away"), mount_directory(&disk));
-    for directory in [&inner, &taken_away] {
-        fs::create_dir(directory).unwrap();
-    }
-    run("mount", &["-t", "tmpfs", "none", taken_away.to_str().unwrap()]);
-    let mountinfo = || fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-    let child = || {
-        enter_private_namespace().unwrap();
-        let point = MountPoint::prepare(&inner).unwrap();
-        std::mem::forget(Mount::new(&disk.device.node().unwrap(), point, "ext4", READ_WRITE).unwrap());
-        assert!(mountinfo().contains(inner.to_str().unwrap()));
-    };
-    in_a_process_of_its_own(child, || {
-        assert!(!mountinfo().contains(inner.to_str().unwrap()), "the host does not see it");
-        run("umount", &[taken_away.to_str().unwrap()]);
-    });
-    // The child ended without unmounting, as if it had been killed.
-    assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
-    wait_until_unused(&disk);
-}
-
-/// A namespace ends with its last process; the kernel may take a moment for its mounts.
-fn wait_until_unused(disk: &Loop) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while let Err(error) = Exclusive::probe(&disk.device) {
-        assert!(std::time::Instant::now() < deadline, "{error}");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
-
-#[test]
-fn root_a_namespace_of_our_own_is_refused_once_there_are_threads() {
-    if !needs_root() {
-        return;
-    }
-    let error = enter_private_namespace().unwrap_err();
-    assert!(error.to_string().contains("threads are running"), "{error}");
 }

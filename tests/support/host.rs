@@ -8,9 +8,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use ebs_bake::cancel::Cancel;
 use ebs_bake::host::device::{Device, Locator, SysFs};
+use ebs_bake::host::filesystem::{self, Superblock};
+use ebs_bake::host::lock::Exclusive;
+use ebs_bake::host::mount::{Mount, MountPoint, Options};
 use tempfile::TempDir;
 
 pub const MIB: u64 = 1 << 20;
@@ -61,8 +65,15 @@ impl Loop {
         control(&self.node.0, LOOP_SET_CAPACITY, 0).unwrap();
     }
 
-    pub fn detach(&self) {
-        self.node.detach();
+    /// Detaches it and waits until it is: while anybody has the node open the kernel puts that off.
+    pub fn detach(self) {
+        let Loop { node, locator, directory: _directory, .. } = self;
+        drop(node);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while SysFs::new("/sys").find(&locator).unwrap().is_some() {
+            assert!(Instant::now() < deadline, "still attached");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -190,4 +201,36 @@ pub fn mount_directory(parent: &Loop) -> PathBuf {
     let path = parent.directory.path().join("mnt");
     fs::create_dir_all(&path).unwrap();
     path.canonicalize().unwrap()
+}
+
+pub const READ_WRITE: Options = Options { read_only: false };
+pub const READ_ONLY: Options = Options { read_only: true };
+
+pub fn superblock(disk: &Loop) -> Superblock {
+    Superblock::read(&disk.device.node().unwrap().open(false).unwrap()).unwrap()
+}
+
+/// A disk of 256 MiB with a filesystem of 32 MiB.
+pub fn formatted() -> Loop {
+    let disk = Loop::new(256 * MIB);
+    filesystem::make(&disk.device, "chef", 32 * MIB, &never()).unwrap();
+    disk
+}
+
+pub fn mount_as(disk: &Loop, fstype: &str, options: Options) -> Mount {
+    let point = MountPoint::prepare(&mount_directory(disk)).unwrap();
+    Mount::new(&disk.device.node().unwrap(), point, fstype, options).unwrap()
+}
+
+pub fn mount(disk: &Loop, options: Options) -> Mount {
+    mount_as(disk, "ext4", options)
+}
+
+/// A namespace ends with its last process; the kernel may take a moment for its mounts.
+pub fn wait_until_unused(disk: &Loop) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = Exclusive::probe(&disk.device) {
+        assert!(Instant::now() < deadline, "{error}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

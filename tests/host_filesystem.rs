@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ebs_bake::error::Kind;
 use ebs_bake::host::capabilities::{Capability, Effective};
@@ -28,6 +28,13 @@ fn pull_the_plug(disk: &Loop) -> Loop {
     // What was read through the device before is stale.
     run("blockdev", &["--flushbufs", copy.device.node().unwrap().path().to_str().unwrap()]);
     copy
+}
+
+/// The superblock as e2fsprogs shows it.
+fn header(disk: &Loop) -> String {
+    let node = disk.device.node().unwrap();
+    let output = std::process::Command::new("dumpe2fs").arg("-h").arg(node.path()).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn debugfs(disk: &Loop, command: &str) {
@@ -57,10 +64,8 @@ fn root_features_that_old_kernels_lack_are_never_on() {
         return;
     }
     let disk = formatted();
-    let node = disk.device.node().unwrap();
-    let output = std::process::Command::new("dumpe2fs").arg("-h").arg(node.path()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let features = text.lines().find_map(|line| line.strip_prefix("Filesystem features:")).unwrap();
+    let header = header(&disk);
+    let features = header.lines().find_map(|line| line.strip_prefix("Filesystem features:")).unwrap();
     let mut features: Vec<_> = features.split_whitespace().collect();
     features.sort_unstable();
     let expected = "dir_index dir_nlink ext_attr extent extra_isize filetype flex_bg huge_file large_file metadata_csum \
@@ -99,6 +104,28 @@ fn root_the_stamp_tells_whether_somebody_else_wrote() {
     assert_eq!(filesystem::check(&disk.device, &never()).unwrap(), Checked::Repaired);
     assert_ne!(superblock(&disk).stamp(), before, "and a check that has something to do");
     assert_eq!(count(), 0);
+}
+
+#[test]
+fn root_the_hosts_mke2fs_conf_changes_nothing() {
+    if !needs_root() {
+        return;
+    }
+    private_mounts();
+    let disk = Loop::new(64 * MIB);
+    let config = disk.directory.path().join("mke2fs.conf");
+    let hostile = "[defaults]\nbase_features = has_journal\ndefault_mntopts = journal_data\nenable_periodic_fsck = 1\n\
+                   [fs_types]\next2 = {\nfeatures = has_journal\n}\next4 = {\nfeatures = has_journal\n}\n";
+    fs::write(&config, hostile).unwrap();
+    if !Path::new("/etc/mke2fs.conf").exists() {
+        return; // Then no host's configuration is in the way.
+    }
+    run("mount", &["--bind", config.to_str().unwrap(), "/etc/mke2fs.conf"]);
+    filesystem::make(&disk.device, "chef", 32 * MIB, &never()).unwrap();
+    let header = header(&disk);
+    for line in ["Default mount options:    user_xattr acl", "Maximum mount count:      -1", "Check interval:           0"] {
+        assert!(header.contains(line), "{header}");
+    }
 }
 
 #[test]
@@ -175,6 +202,8 @@ fn root_a_filesystem_grows_unmounted_without_a_full_check() {
     let before = filesystem::space(mounted.path()).unwrap();
     mounted.unmount().unwrap();
     let stamp = superblock(&disk).stamp();
+    // resize2fs refuses by itself what was mounted since its last full check.
+    debugfs(&disk, "set_super_value lastcheck 20200101");
 
     let grow = |to| filesystem::grow(&disk.device, State::Unmounted, to, &never());
     assert_eq!(grow(200 * MIB).unwrap(), Growth::Grown);

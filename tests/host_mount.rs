@@ -122,17 +122,20 @@ fn root_a_process_that_ends_in_time_does_not_fail_the_unmount() {
     assert!(superblock(&disk).clean);
 }
 
-/// Runs `child` in a process with one thread; it ends before this returns.
-fn in_a_process_of_its_own(child: impl FnOnce(), meanwhile: impl FnOnce()) {
+/// Runs `child` in a process with one thread, then `meanwhile` here, then `after` there; it ends before this returns.
+fn in_a_process_of_its_own(child: impl FnOnce(), meanwhile: impl FnOnce(), after: impl FnOnce()) {
     let (mut ready, mut tell_ready) = std::io::pipe().unwrap();
     let (go_on, tell_go_on) = std::io::pipe().unwrap();
     // SAFETY: glibc keeps its allocator usable in the child, which ends with _exit and runs no destructor of the parent's.
     match unsafe { nix::unistd::fork() }.unwrap() {
         nix::unistd::ForkResult::Child => {
             drop(tell_go_on);
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
-            let _ = tell_ready.write_all(b"x");
-            let _ = (&go_on).read(&mut [0]);
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                child();
+                tell_ready.write_all(b"x").unwrap();
+                let _ = (&go_on).read(&mut [0]);
+                after();
+            }));
             // SAFETY: ends this process.
             unsafe { libc::_exit(i32::from(outcome.is_err())) }
         }
@@ -190,10 +193,15 @@ fn root_mounts_of_a_private_namespace_stay_there_and_the_hosts_unmounts_arrive()
         std::mem::forget(Mount::new(&disk.device.node().unwrap(), point, "ext4", READ_WRITE).unwrap());
         assert!(mountinfo().contains(inner.to_str().unwrap()));
     };
-    in_a_process_of_its_own(child, || {
+    let meanwhile = || {
         assert!(!mountinfo().contains(inner.to_str().unwrap()), "the host does not see it");
         run("umount", &[taken_away.to_str().unwrap()]);
-    });
+    };
+    let after = || {
+        assert!(mountinfo().contains(inner.to_str().unwrap()));
+        assert!(!mountinfo().contains(taken_away.to_str().unwrap()), "the host could not let go of its disk");
+    };
+    in_a_process_of_its_own(child, meanwhile, after);
     // The child ended without unmounting, as if it had been killed.
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
     wait_until_unused(&disk);

@@ -87,12 +87,11 @@ pub enum Checked {
 
 /// Checks an ext4 filesystem that is not mounted, and repairs what can be repaired without asking (`e2fsck -p`).
 pub fn check(device: &Device, cancel: &Cancel) -> Result<Checked> {
-    // So that "e2fsck cannot use it" below means what is on it.
-    Exclusive::probe(device)?;
     let node = device.node()?;
     let output = Program::new("e2fsck").arg("-p").arg(node.path()).run(cancel)?;
     let checked = judge(output.code, &output.tail)?;
     if matches!(checked, Checked::Broken(_)) {
+        // e2fsck does not say apart "no usable superblock" and "in use by another".
         Exclusive::probe(device)?;
     }
     Ok(checked)

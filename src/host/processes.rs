@@ -46,14 +46,15 @@ pub(super) fn users_of(filesystem: u64) -> Vec<String> {
     })
 }
 
-/// A working directory, root directory, program or open file there.
+/// A working directory, root directory or open file there.
 fn open_file(pid: u32, filesystem: u64) -> Option<PathBuf> {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|entry| entry.path());
-    let links = ["cwd", "root", "exe"].map(|name| process.join(name)).into_iter().chain(files);
+    let links = ["cwd", "root"].map(|name| process.join(name)).into_iter().chain(files);
     links.filter(|link| fs::metadata(link).is_ok_and(|it| it.dev() == filesystem)).find_map(|link| fs::read_link(link).ok())
 }
 
+/// A program or library that it runs, or a file mapped into its memory.
 fn mapped_file(pid: u32, filesystem: u64) -> Option<PathBuf> {
     let maps = fs::read(format!("/proc/{pid}/maps")).ok()?;
     find_mapping(&String::from_utf8_lossy(&maps), major(filesystem), minor(filesystem)).map(PathBuf::from)

@@ -143,18 +143,30 @@ pub struct Options {
     pub read_only: bool,
 }
 
-/// What this type of filesystem needs to be told.
-fn data(fstype: &str, options: Options) -> Option<&'static str> {
+/// What this type of filesystem needs to be told; the first that the kernel understands counts.
+fn data(fstype: &str, options: Options) -> &'static [&'static str] {
     match (fstype, options.read_only) {
-        ("ext2" | "ext3" | "ext4", true) => Some("noload"),
+        ("ext2" | "ext3" | "ext4", true) => &["noload"],
         // Zeroing unused inodes in the background would change blocks for nothing: the volume was blank.
-        ("ext4", false) => Some("noinit_itable"),
+        ("ext4", false) => &["noinit_itable"],
         // A clone has the same UUID as what it was cloned from, and both may be mounted here.
-        ("xfs", true) => Some("norecovery,nouuid"),
-        ("xfs", false) => Some("nouuid"),
-        ("btrfs", true) => Some("nologreplay"),
-        _ => None,
+        ("xfs", true) => &["norecovery,nouuid"],
+        ("xfs", false) => &["nouuid"],
+        // Known from Linux 5.9 on, and until some Linux 6.
+        ("btrfs", true) => &["rescue=nologreplay", "nologreplay"],
+        _ => &[""],
     }
+}
+
+fn mount_first(node: &Node, at: &Path, fstype: &str, flags: MountFlags, data: &[&str]) -> io::Result<()> {
+    let mut outcome = Err(io::ErrorKind::InvalidInput.into());
+    for data in data {
+        outcome = sys_mount::Mount::builder().fstype(fstype).flags(flags).data(data).mount(node.path(), at).map(drop);
+        if !outcome.as_ref().is_err_and(|error: &io::Error| error.raw_os_error() == Some(libc::EINVAL)) {
+            break;
+        }
+    }
+    outcome
 }
 
 /// A mounted filesystem. Dropped, it is unmounted as well as possible; call [`Mount::unmount`] to know.
@@ -168,12 +180,8 @@ impl Mount {
     pub fn new(node: &Node, at: MountPoint, fstype: &str, options: Options) -> Result<Self> {
         let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
         flags.set(MountFlags::RDONLY, options.read_only);
-        let mut builder = sys_mount::Mount::builder().fstype(fstype).flags(flags);
-        if let Some(data) = data(fstype, options) {
-            builder = builder.data(data);
-        }
-        match builder.mount(node.path(), at.path()) {
-            Ok(_) => Ok(Mount { at: Some(at) }),
+        match mount_first(node, at.path(), fstype, flags, data(fstype, options)) {
+            Ok(()) => Ok(Mount { at: Some(at) }),
             Err(error) => Err(refused(node, &at, fstype, error)),
         }
     }

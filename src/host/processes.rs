@@ -3,12 +3,13 @@
 //! Nothing here decides anything. A process that is not visible (another PID namespace) is not found.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::stat::{major, minor};
+use nix::sys::stat::{major, makedev, minor};
 
 use super::mountinfo::{self, MountInfo};
 
@@ -51,7 +52,21 @@ fn open_file(pid: u32, filesystem: u64) -> Option<PathBuf> {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|entry| entry.path());
     let links = ["cwd", "root"].map(|name| process.join(name)).into_iter().chain(files);
-    links.filter(|link| fs::metadata(link).is_ok_and(|it| it.dev() == filesystem)).find_map(|link| fs::read_link(link).ok())
+    links.filter(|link| filesystem_of(link) == Some(filesystem)).find_map(|link| fs::read_link(link).ok())
+}
+
+/// The `st_dev` of what a path leads to, without asking the server of a network filesystem, which may never answer.
+fn filesystem_of(path: &Path) -> Option<u64> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut status = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path ends with NUL, and the kernel writes one `struct statx` there.
+    let result = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, 0, status.as_mut_ptr()) };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: all fields are integers, so that zeros and whatever the kernel wrote are valid.
+    let status = unsafe { status.assume_init() };
+    Some(makedev(status.stx_dev_major.into(), status.stx_dev_minor.into()))
 }
 
 /// A program or library that it runs, or a file mapped into its memory.
@@ -106,6 +121,8 @@ pub(super) fn is_of(mount: &MountInfo, device: u64, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]

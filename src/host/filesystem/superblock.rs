@@ -139,6 +139,7 @@ fn uuid(bytes: &[u8]) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     use super::*;
 
@@ -195,6 +196,8 @@ pub(super) mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn no_bytes_make_it_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..1100)) {
             let _ = Superblock::parse(&bytes);

@@ -30,13 +30,13 @@ pub struct Loop {
     pub image: File,
     pub device: Device,
     pub locator: Locator,
-    pub directory: TempDir,
+    pub directory: Directory,
 }
 
 impl Loop {
     /// A blank device of this size.
     pub fn new(size: u64) -> Loop {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Directory(tempfile::tempdir().unwrap());
         let image = OpenOptions::new().read(true).write(true).create_new(true).open(directory.path().join("image")).unwrap();
         image.set_len(size).unwrap();
         let node = Node::attach(&image);
@@ -80,6 +80,26 @@ impl Loop {
 fn control(file: &File, request: libc::Ioctl, argument: libc::c_long) -> nix::Result<libc::c_int> {
     // SAFETY: these requests take an integer, or nothing.
     nix::errno::Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), request, argument) })
+}
+
+/// A temporary directory. What the thread has mounted in it is unmounted before it is removed, also when a test failed.
+pub struct Directory(TempDir);
+
+impl Directory {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+        let points =
+            mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(self.path()));
+        for point in points.collect::<Vec<_>>().into_iter().rev() {
+            let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
 }
 
 /// An attached loop device, detached with the value.

@@ -6,4 +6,6 @@ pub mod device;
 pub mod filesystem;
 pub mod lock;
 pub mod mount;
+mod mountinfo;
+mod processes;
 pub mod scratch;

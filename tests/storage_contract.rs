@@ -1,6 +1,6 @@
 //! The local block store against the contract of `BlockStorage`, on real loop devices.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;

@@ -184,7 +184,7 @@ impl Inner {
         let id: VolumeId = self.new_id(VolumeId::PREFIX)?;
         let record = VolumeRecord { format: FORMAT, id, size_gib, tags, source, created: Timestamp::now() };
         let json = metadata::render(&record)?;
-        let bytes = origin.as_ref().map_or(0, allocated);
+        let (needs, free) = (origin.as_ref().map_or(0, allocated), self.layout.free());
         let staging = Staging::new(&self.layout)?;
         let make = || {
             let image = staging.create(BACKING_NAME)?;
@@ -200,7 +200,7 @@ impl Inner {
         let made = make().and_then(|()| staging.publish(&self.layout.entry::<VolumeRecord>(&record.id)));
         if let Err(error) = made {
             self.holds.forget(&record.id);
-            return Err(self.layout.failed_to_copy("a new volume", bytes, error));
+            return Err(self.layout.failed_to_copy("a new volume", needs, free, error));
         }
         Ok(self.existing::<VolumeRecord>(&record.id)?.volume(Attachment::None))
     }
@@ -262,8 +262,8 @@ impl Inner {
             record.changed_blocks = image::copy_and_compare(&image, &target, base.as_ref(), stop)?;
             target.sync_all()
         };
-        let what = format!("a snapshot of {}", new.volume);
-        let failed = |error| self.layout.failed_to_copy(&what, allocated(&image), error);
+        let (what, free) = (format!("a snapshot of {}", new.volume), self.layout.free());
+        let failed = |error| self.layout.failed_to_copy(&what, allocated(&image), free, error);
         make(&mut record).map_err(failed)?;
         staging.write(SnapshotRecord::FILE, &metadata::render(&record)?).map_err(failed)?;
         staging.publish(&self.layout.entry::<SnapshotRecord>(&record.id)).map_err(failed)?;

@@ -153,16 +153,20 @@ impl Layout {
         }
     }
 
-    /// [`failed`](Self::failed) for copying an image of which the filesystem keeps `bytes`.
-    pub fn failed_to_copy(&self, what: &str, bytes: u64, error: io::Error) -> Error {
+    /// The bytes that may still be written; 0 if nobody knows.
+    pub fn free(&self) -> u64 {
+        statvfs(&self.dir).map_or(0, |fs| fs.blocks_available() * fs.fragment_size())
+    }
+
+    /// [`failed`](Self::failed) for making a copy that takes up to `needs` bytes, of which there were `free` before.
+    pub fn failed_to_copy(&self, what: &str, needs: u64, free: u64, error: io::Error) -> Error {
         if !matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
             return self.failed(&format!("make {what} in"), error);
         }
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let free = statvfs(&self.dir).map_or(0, |fs| fs.blocks_available() * fs.fragment_size());
-        let message = format!("disk full under the local store {}: {what} takes up to {} MiB", self.dir.display(), mib(bytes));
+        let message = format!("disk full under the local store {}: {what} takes up to {} MiB", self.dir.display(), mib(needs));
         Error::new(Kind::Storage, message)
-            .hint(format!("{} MiB are free there: make room, or delete snapshots", mib(free)))
+            .hint(format!("{} MiB were free: make room, or delete snapshots", mib(free)))
             .because(error)
     }
 

@@ -69,24 +69,23 @@ pub(super) fn copy_and_compare(source: &File, target: &File, base: Option<&File>
 }
 
 impl Walk<'_> {
-    /// Walks over every block that holds data in either file; returns how many differ.
+    /// Walks over what either file holds data for; returns how many blocks differ.
     pub fn run(&self, stop: &CancellationToken) -> io::Result<u64> {
-        let ours = data_blocks(self.source, self.len)?;
-        let theirs = self.base.map_or(Ok(Vec::new()), |base| data_blocks(base, self.len))?;
-        let blocks =
-            spans(&ours, &theirs).into_iter().flat_map(|span| span.blocks.clone().map(move |block| (block, span.clone())));
-        let queue = Mutex::new(blocks);
+        let ours = data_ranges(self.source, self.len)?;
+        let theirs = self.base.map_or(Ok(Vec::new()), |base| data_ranges(base, self.len))?;
+        let pieces = pieces(&ours, &theirs);
+        let queue = Mutex::new(pieces.chunk_by(|a, b| a.bytes.start / BLOCK == b.bytes.start / BLOCK));
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         // An error of one thread ends the others too.
         let failed = stop.child_token();
         let work = || {
             let mut buffers = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
             let mut changed = 0;
-            while let Some((block, span)) = next() {
+            while let Some(block) = next() {
                 if failed.is_cancelled() {
                     return Err(io::Error::new(io::ErrorKind::Interrupted, "the copy was cancelled"));
                 }
-                changed += u64::from(self.visit(block, &span, &mut buffers).inspect_err(|_| failed.cancel())?);
+                changed += u64::from(self.visit(block, &mut buffers).inspect_err(|_| failed.cancel())?);
             }
             Ok(changed)
         };
@@ -103,26 +102,31 @@ impl Walk<'_> {
         })
     }
 
-    /// Compares one block, and writes it to the target; returns whether it differs from the base.
-    fn visit(&self, block: u64, span: &Span, (ours, theirs): &mut (Vec<u8>, Vec<u8>)) -> io::Result<bool> {
-        let offset = block * BLOCK;
-        let size = BLOCK.min(self.len - offset) as usize;
-        let (ours, theirs) = (&mut ours[..size], &mut theirs[..size]);
-        if span.in_source {
-            read_at(self.source, offset, ours)?;
-            if let Some(target) = self.target {
-                write_data(target, offset, ours)?;
+    /// Compares the pieces of one block, and writes them to the target; returns whether any differs from the base.
+    fn visit(&self, block: &[Piece], (ours, theirs): &mut (Vec<u8>, Vec<u8>)) -> io::Result<bool> {
+        let mut differs = false;
+        for Piece { bytes, in_source, in_base } in block {
+            let size = (bytes.end - bytes.start) as usize;
+            let (ours, theirs) = (&mut ours[..size], &mut theirs[..size]);
+            if *in_source && (self.target.is_some() || !differs) {
+                read_at(self.source, bytes.start, ours)?;
             }
+            if let Some(target) = self.target.filter(|_| *in_source) {
+                write_data(target, bytes.start, ours)?;
+            }
+            if differs {
+                continue;
+            }
+            if let Some(base) = self.base.filter(|_| *in_base) {
+                read_at(base, bytes.start, theirs)?;
+            }
+            differs = match (in_source, in_base) {
+                (true, true) => ours != theirs,
+                (true, false) => !is_zero(ours),
+                (false, _) => !is_zero(theirs),
+            };
         }
-        if let Some(base) = self.base.filter(|_| span.in_base) {
-            read_at(base, offset, theirs)?;
-        }
-        Ok(match (span.in_source, span.in_base) {
-            (true, true) => ours != theirs,
-            (true, false) => !is_zero(ours),
-            (false, true) => !is_zero(theirs),
-            (false, false) => false,
-        })
+        Ok(differs)
     }
 }
 
@@ -168,31 +172,33 @@ fn is_zero(data: &[u8]) -> bool {
     data.chunks(PAGE).all(|page| *page == ZEROS[..page.len()])
 }
 
-/// Consecutive blocks that hold data in the same files.
+/// Bytes of one block that hold data in the same files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Span {
-    blocks: Range<u64>,
+struct Piece {
+    bytes: Range<u64>,
     in_source: bool,
     in_base: bool,
 }
 
-/// The blocks that either file has data in; both lists are sorted and do not overlap.
-fn spans(source: &[Range<u64>], base: &[Range<u64>]) -> Vec<Span> {
-    let mut edges: Vec<u64> = source.iter().chain(base).flat_map(|range| [range.start, range.end]).collect();
+/// What either file has data in, cut where blocks end; both lists are sorted and do not overlap.
+fn pieces(source: &[Range<u64>], base: &[Range<u64>]) -> Vec<Piece> {
+    let cuts = |range: &Range<u64>| (range.start / BLOCK + 1..range.end.div_ceil(BLOCK)).map(|block| block * BLOCK);
+    let edges_of = |range: &Range<u64>| [range.start, range.end].into_iter().chain(cuts(range));
+    let mut edges: Vec<u64> = source.iter().chain(base).flat_map(edges_of).collect();
     edges.sort_unstable();
     edges.dedup();
-    let covers = |ranges: &[Range<u64>], block| {
-        let after = ranges.partition_point(|range| range.start <= block);
-        after > 0 && block < ranges[after - 1].end
+    let covers = |ranges: &[Range<u64>], byte| {
+        let after = ranges.partition_point(|range| range.start <= byte);
+        after > 0 && byte < ranges[after - 1].end
     };
-    let span =
-        |edge: &[u64]| Span { blocks: edge[0]..edge[1], in_source: covers(source, edge[0]), in_base: covers(base, edge[0]) };
-    edges.windows(2).map(span).filter(|span| span.in_source || span.in_base).collect()
+    let piece =
+        |edge: &[u64]| Piece { bytes: edge[0]..edge[1], in_source: covers(source, edge[0]), in_base: covers(base, edge[0]) };
+    edges.windows(2).map(piece).filter(|piece| piece.in_source || piece.in_base).collect()
 }
 
-/// The blocks of the first `len` bytes of a file that its filesystem keeps data for (`SEEK_DATA`), sorted and merged.
-fn data_blocks(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
-    let mut blocks: Vec<Range<u64>> = Vec::new();
+/// What a filesystem keeps data for (`SEEK_DATA`) in the first `len` bytes of a file, in order.
+fn data_ranges(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
+    let mut ranges = Vec::new();
     let mut position = 0;
     while position < len {
         let data = match lseek(file, to_offset(position)?, Whence::SeekData) {
@@ -203,15 +209,10 @@ fn data_blocks(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
         if data >= len {
             break;
         }
-        let end = lseek(file, to_offset(data)?, Whence::SeekHole)?.cast_unsigned().min(len);
-        let (first, last) = (data / BLOCK, end.div_ceil(BLOCK));
-        match blocks.last_mut() {
-            Some(before) if before.end >= first => before.end = last,
-            _ => blocks.push(first..last),
-        }
-        position = last * BLOCK;
+        position = lseek(file, to_offset(data)?, Whence::SeekHole)?.cast_unsigned().min(len);
+        ranges.push(data..position);
     }
-    Ok(blocks)
+    Ok(ranges)
 }
 
 fn to_offset(position: u64) -> io::Result<i64> {

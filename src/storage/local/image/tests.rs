@@ -90,17 +90,22 @@ fn an_error_while_writing_is_the_one_that_is_told() {
 }
 
 #[test]
-fn spans_cover_what_either_has() {
-    let span = |blocks, in_source, in_base| Span { blocks, in_source, in_base };
+fn pieces_are_what_either_has_and_end_with_their_block() {
+    let piece = |bytes, in_source, in_base| Piece { bytes, in_source, in_base };
+    let (a, b) = (BLOCK + 4096, 2 * BLOCK + 512);
     assert_eq!(
-        spans(&[0..4, 8..9], &[2..6, 20..21]),
+        pieces(&[0..100, 4096..b], &[50..4096, a..a + 10, 9 * BLOCK..9 * BLOCK + 1]),
         [
-            span(0..2, true, false),
-            span(2..4, true, true),
-            span(4..6, false, true),
-            span(8..9, true, false),
-            span(20..21, false, true)
+            piece(0..50, true, false),
+            piece(50..100, true, true),
+            piece(100..4096, false, true),
+            piece(4096..BLOCK, true, false),
+            piece(BLOCK..a, true, false),
+            piece(a..a + 10, true, true),
+            piece(a + 10..2 * BLOCK, true, false),
+            piece(2 * BLOCK..b, true, false),
+            piece(9 * BLOCK..9 * BLOCK + 1, false, true),
         ]
     );
-    assert_eq!(spans(&[], &[]), []);
+    assert_eq!(pieces(&[], &[]), []);
 }

@@ -1,113 +1,27 @@
-//! What is the local block store's alone: its directory, its attachments, and dying in the midst of it.
+//! The local block store's directory: what it accepts, what it survives, what it says about damage.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use ebs_bake::error::Kind;
 use ebs_bake::storage::local::{Leftover, LocalStore};
-use ebs_bake::storage::{
-    Attachment, BlockStorage, NewSnapshot, NewVolume, Snapshot, SnapshotQuery, SnapshotState, Tags, Volume, VolumeId,
-    VolumeQuery, VolumeState,
-};
+use ebs_bake::storage::{BlockStorage, NewVolume, SnapshotState, Tags, VolumeId, VolumeState};
 
 mod support {
     pub mod child;
     pub mod store;
 }
 
-use support::child::{Other, restored};
-use support::store::{block_on, needs_root, tmpfs};
+use support::child::Other;
+use support::store::{Here, block_on, needs_root, tmpfs};
 
 /// Not a test: what the other processes of these tests run.
 #[test]
 fn played_by_a_child() {
     support::child::play();
-}
-
-/// A store in a directory of its own.
-struct Here {
-    dir: tempfile::TempDir,
-    store: LocalStore,
-}
-
-impl Here {
-    fn new() -> Here {
-        let dir = tempfile::tempdir().unwrap();
-        let store = LocalStore::open(dir.path().join("store")).unwrap();
-        Here { dir, store }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("store")
-    }
-
-    fn image(&self, id: &VolumeId) -> PathBuf {
-        self.path().join("volumes").join(id.as_str()).join("image")
-    }
-
-    fn volume(&self, tags: Tags) -> VolumeId {
-        block_on(self.store.create_volume(&NewVolume { size_gib: 1, source: None, tags })).unwrap().id
-    }
-
-    /// A volume that holds so many MiB.
-    fn filled(&self, mib: usize) -> VolumeId {
-        let id = self.volume(Tags::new());
-        let image = fs::OpenOptions::new().write(true).open(self.image(&id)).unwrap();
-        image.write_all_at(&vec![1; mib << 20], 4096).unwrap();
-        id
-    }
-
-    /// The first 16 MiB of an image.
-    fn content(&self, folder: &str, id: &str) -> Vec<u8> {
-        let mut content = vec![0; 16 << 20];
-        let image = self.path().join(folder).join(id).join("image");
-        fs::File::open(image).unwrap().read_exact_at(&mut content, 0).unwrap();
-        content
-    }
-
-    fn device(&self, id: &VolumeId) -> String {
-        let Attachment::Here { device, .. } = block_on(self.store.attach(id)).unwrap() else { panic!("not attached") };
-        device
-    }
-
-    fn detach(&self, id: &VolumeId) -> ebs_bake::error::Result<()> {
-        block_on(self.store.detach(id))
-    }
-
-    fn snapshot(&self, id: &VolumeId) -> ebs_bake::error::Result<Snapshot> {
-        let new = NewSnapshot { volume: id.clone(), tags: Tags::new(), description: String::new() };
-        block_on(self.store.create_snapshot(&new))
-    }
-
-    fn volumes(&self) -> Vec<Volume> {
-        block_on(self.store.volumes(&VolumeQuery::default())).unwrap()
-    }
-
-    fn snapshots(&self) -> Vec<Snapshot> {
-        block_on(self.store.snapshots(&SnapshotQuery::default())).unwrap()
-    }
-
-    fn attachment(&self, id: &VolumeId) -> Attachment {
-        self.volumes().into_iter().find(|volume| volume.id == *id).unwrap().attachment
-    }
-
-    /// The loop devices that the kernel has on files of this store.
-    fn devices(&self) -> Vec<PathBuf> {
-        let all = fs::read_dir("/sys/block").unwrap().map(|entry| entry.unwrap().path());
-        let ours = |device: &PathBuf| {
-            fs::read_to_string(device.join("loop/backing_file")).is_ok_and(|path| path.starts_with(self.path().to_str().unwrap()))
-        };
-        all.filter(ours).collect()
-    }
-
-    fn staged(&self) -> usize {
-        fs::read_dir(self.path().join("staging")).unwrap().count()
-    }
 }
 
 #[test]
@@ -296,147 +210,4 @@ fn root_a_full_disk_is_told_and_leaves_nothing() {
     let error = block_on(here.store.create_volume(&new)).unwrap_err();
     assert!(error.to_string().contains("disk full under the local store"), "{error}");
     assert_eq!((here.volumes().len(), fs::read_dir(dir.join("staging")).unwrap().count()), (1, 0));
-}
-
-#[test]
-fn root_an_attachment_dies_with_its_process() {
-    if !needs_root() {
-        return;
-    }
-    let here = Here::new();
-    let id = here.volume(Tags::new());
-    let mut other = Other::start("attach", &here.path(), id.as_str());
-    let device = other.said();
-    assert!(matches!(here.attachment(&id), Attachment::Here { device: seen, .. } if seen == device));
-    other.kill();
-    assert_eq!((here.attachment(&id), here.devices()), (Attachment::None, vec![]));
-}
-
-#[test]
-fn root_an_attachment_that_was_kept_stays_until_it_is_detached() {
-    if !needs_root() {
-        return;
-    }
-    let here = Here::new();
-    let id = here.volume(restored());
-    let mut other = Other::start("persist", &here.path(), id.as_str());
-    let device = other.said();
-    other.finish();
-    assert_eq!(block_on(LocalStore::open(here.path()).unwrap().sweep()).unwrap().len(), 0);
-    assert_eq!(here.device(&id), device);
-    here.detach(&id).unwrap();
-    assert_eq!((here.attachment(&id), here.devices()), (Attachment::None, vec![]));
-    assert_eq!(block_on(here.store.persist(&id)).unwrap_err().kind(), Kind::Storage);
-}
-
-#[test]
-fn root_many_processes_attach_one_device() {
-    if !needs_root() {
-        return;
-    }
-    let here = Here::new();
-    for _ in 0..5 {
-        let id = here.volume(Tags::new());
-        let mut others: Vec<Other> = (0..4).map(|_| Other::start("attach", &here.path(), id.as_str())).collect();
-        let devices: Vec<String> = others.iter_mut().map(Other::said).collect();
-        assert!(devices.iter().all(|device| *device == devices[0]), "{devices:?}");
-        assert_eq!(here.devices().len(), 1);
-        others.into_iter().for_each(Other::kill);
-        assert_eq!(here.devices(), [] as [PathBuf; 0]);
-    }
-}
-
-#[test]
-fn root_detaching_leaves_the_volume_to_those_who_use_it() {
-    if !needs_root() {
-        return;
-    }
-    let here = Here::new();
-    let id = here.volume(Tags::new());
-    let device = here.device(&id);
-    let mut waiting = Other::start("attach", &here.path(), id.as_str());
-    assert_eq!(waiting.said(), device);
-    here.detach(&id).unwrap();
-    assert!(matches!(here.attachment(&id), Attachment::Here { device: seen, .. } if seen == device));
-    fs::OpenOptions::new().write(true).open(&device).unwrap().write_all_at(&[1; 512], 0).unwrap();
-    waiting.finish();
-    assert_eq!(here.devices(), [] as [PathBuf; 0]);
-    assert_eq!(here.content("volumes", id.as_str())[..512], [1; 512]);
-}
-
-#[test]
-fn root_what_is_mounted_or_open_is_not_detached() {
-    if !needs_root() {
-        return;
-    }
-    let here = Here::new();
-    let id = here.volume(Tags::new());
-    let device = here.device(&id);
-    let run = |command: &mut Command| assert!(command.output().unwrap().status.success(), "{command:?}");
-    run(Command::new("mkfs.ext4").args(["-q", &device, "50M"]));
-    let mount_point = tempfile::tempdir().unwrap();
-    run(Command::new("mount").arg(&device).arg(mount_point.path()));
-    let refused = here.detach(&id);
-    let still = here.attachment(&id);
-    run(Command::new("umount").arg(mount_point.path()));
-    let error = refused.unwrap_err();
-    assert_eq!(error.kind(), Kind::Device);
-    assert!(error.to_string().contains(&device), "{error}");
-    assert!(matches!(still, Attachment::Here { .. }));
-    // Refused means that nothing changed: it is attached still.
-    assert_eq!(here.devices().len(), 1);
-    let open = fs::File::open(&device).unwrap();
-    assert_eq!(here.detach(&id).unwrap_err().kind(), Kind::Device);
-    drop(open);
-    assert_eq!(here.devices(), [] as [PathBuf; 0], "the kernel released it when it was closed");
-}
-
-#[test]
-fn root_devices_are_found_without_names_in_dev() {
-    if !needs_root() {
-        return;
-    }
-    let here = Here::new();
-    let id = here.volume(Tags::new());
-    let mut other = Other::start_without_dev("attach and detach", &here.path(), id.as_str());
-    let device = other.said();
-    assert_eq!(here.device(&id), device);
-    here.detach(&id).unwrap();
-    other.finish_saying("detached");
-    assert_eq!((here.devices(), here.staged()), (vec![], 0));
-}
-
-#[test]
-fn root_killed_at_any_moment_the_store_is_whole() {
-    if !needs_root() {
-        return;
-    }
-    let here = Here::new();
-    let volume = here.filled(12);
-    let source = here.snapshot(&volume).unwrap();
-    for (role, id) in [("snapshots", volume.as_str()), ("volumes", source.id.as_str())] {
-        let mut other = Other::start(role, &here.path(), id);
-        other.said();
-        let start = Instant::now();
-        other.said();
-        let once = start.elapsed();
-        other.kill();
-        for step in 0..20 {
-            let mut other = Other::start(role, &here.path(), id);
-            other.said();
-            std::thread::sleep(once.mul_f64(f64::from(step) / 20.0).min(Duration::from_secs(2)));
-            other.kill();
-            assert_eq!(here.devices(), [] as [PathBuf; 0]);
-            assert!(here.volumes().iter().all(|volume| volume.state == VolumeState::Ready));
-            assert!(here.snapshots().iter().all(|snapshot| snapshot.state == SnapshotState::Completed));
-        }
-    }
-    let content = here.content("volumes", volume.as_str());
-    for snapshot in here.snapshots() {
-        assert!(here.content("snapshots", snapshot.id.as_str()) == content, "{snapshot:?}");
-        block_on(here.store.delete_snapshot(&snapshot.id)).unwrap();
-    }
-    // What the last one left half made goes with the next use.
-    here.snapshot(&volume).unwrap();
-    assert_eq!(here.staged(), 0);
 }

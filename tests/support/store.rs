@@ -2,8 +2,16 @@
 
 #![allow(dead_code)]
 
+use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use ebs_bake::error::Result;
+use ebs_bake::storage::local::LocalStore;
+use ebs_bake::storage::{
+    Attachment, BlockStorage, NewSnapshot, NewVolume, Snapshot, SnapshotQuery, Tags, Volume, VolumeId, VolumeQuery,
+};
 
 /// Whether this process is root. In CI it must be; elsewhere the test is reported as skipped.
 pub fn needs_root() -> bool {
@@ -75,4 +83,85 @@ pub fn tmpfs(mib: u32) -> Mounted {
 fn run(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A store in a directory of its own.
+pub struct Here {
+    pub dir: tempfile::TempDir,
+    pub store: LocalStore,
+}
+
+impl Here {
+    pub fn new() -> Here {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(dir.path().join("store")).unwrap();
+        Here { dir, store }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    pub fn image(&self, id: &VolumeId) -> PathBuf {
+        self.path().join("volumes").join(id.as_str()).join("image")
+    }
+
+    pub fn volume(&self, tags: Tags) -> VolumeId {
+        block_on(self.store.create_volume(&NewVolume { size_gib: 1, source: None, tags })).unwrap().id
+    }
+
+    /// A volume that holds so many MiB.
+    pub fn filled(&self, mib: usize) -> VolumeId {
+        let id = self.volume(Tags::new());
+        let image = fs::OpenOptions::new().write(true).open(self.image(&id)).unwrap();
+        image.write_all_at(&vec![1; mib << 20], 4096).unwrap();
+        id
+    }
+
+    /// The first 16 MiB of an image.
+    pub fn content(&self, folder: &str, id: &str) -> Vec<u8> {
+        let mut content = vec![0; 16 << 20];
+        let image = self.path().join(folder).join(id).join("image");
+        fs::File::open(image).unwrap().read_exact_at(&mut content, 0).unwrap();
+        content
+    }
+
+    pub fn device(&self, id: &VolumeId) -> String {
+        let Attachment::Here { device, .. } = block_on(self.store.attach(id)).unwrap() else { panic!("not attached") };
+        device
+    }
+
+    pub fn detach(&self, id: &VolumeId) -> Result<()> {
+        block_on(self.store.detach(id))
+    }
+
+    pub fn snapshot(&self, id: &VolumeId) -> Result<Snapshot> {
+        let new = NewSnapshot { volume: id.clone(), tags: Tags::new(), description: String::new() };
+        block_on(self.store.create_snapshot(&new))
+    }
+
+    pub fn volumes(&self) -> Vec<Volume> {
+        block_on(self.store.volumes(&VolumeQuery::default())).unwrap()
+    }
+
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        block_on(self.store.snapshots(&SnapshotQuery::default())).unwrap()
+    }
+
+    pub fn attachment(&self, id: &VolumeId) -> Attachment {
+        self.volumes().into_iter().find(|volume| volume.id == *id).unwrap().attachment
+    }
+
+    /// The loop devices that the kernel has on files of this store.
+    pub fn devices(&self) -> Vec<PathBuf> {
+        let all = fs::read_dir("/sys/block").unwrap().map(|entry| entry.unwrap().path());
+        let ours = |device: &PathBuf| {
+            fs::read_to_string(device.join("loop/backing_file")).is_ok_and(|path| path.starts_with(self.path().to_str().unwrap()))
+        };
+        all.filter(ours).collect()
+    }
+
+    pub fn staged(&self) -> usize {
+        fs::read_dir(self.path().join("staging")).unwrap().count()
+    }
 }

@@ -4,20 +4,20 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use ebs_bake::error::Kind;
 use ebs_bake::storage::local::LocalStore;
-use ebs_bake::storage::{Attachment, BlockStorage, SnapshotState, Tags, VolumeState};
+use ebs_bake::storage::{Attachment, SnapshotState, Tags, VolumeState};
 
 mod support {
     pub mod child;
+    pub mod kill;
     pub mod store;
 }
 
-use support::child::{Other, restored};
+use support::child::{Other, command, restored};
+use support::kill::run_until_change;
 use support::store::{Here, block_on, needs_root};
 
 /// Not a test: what the other processes of these tests run.
@@ -37,7 +37,8 @@ fn root_an_attachment_dies_with_its_process() {
     let device = other.said();
     assert!(matches!(here.attachment(&id), Attachment::Here { device: seen, .. } if seen == device));
     other.kill();
-    assert_eq!((here.attachment(&id), here.devices()), (Attachment::None, vec![]));
+    assert!(here.is_released());
+    assert_eq!(here.attachment(&id), Attachment::None);
 }
 
 #[test]
@@ -53,7 +54,8 @@ fn root_an_attachment_that_was_kept_stays_until_it_is_detached() {
     assert_eq!(block_on(LocalStore::open(here.path()).unwrap().sweep()).unwrap().len(), 0);
     assert_eq!(here.device(&id), device);
     here.detach(&id).unwrap();
-    assert_eq!((here.attachment(&id), here.devices()), (Attachment::None, vec![]));
+    assert!(here.is_released());
+    assert_eq!(here.attachment(&id), Attachment::None);
     assert_eq!(block_on(here.store.persist(&id)).unwrap_err().kind(), Kind::Storage);
 }
 
@@ -70,7 +72,7 @@ fn root_many_processes_attach_one_device() {
         assert!(devices.iter().all(|device| *device == devices[0]), "{devices:?}");
         assert_eq!(here.devices().len(), 1);
         others.into_iter().for_each(Other::kill);
-        assert_eq!(here.devices(), [] as [PathBuf; 0]);
+        assert!(here.is_released());
     }
 }
 
@@ -88,7 +90,7 @@ fn root_detaching_leaves_the_volume_to_those_who_use_it() {
     assert!(matches!(here.attachment(&id), Attachment::Here { device: seen, .. } if seen == device));
     fs::OpenOptions::new().write(true).open(&device).unwrap().write_all_at(&[1; 512], 0).unwrap();
     waiting.finish();
-    assert_eq!(here.devices(), [] as [PathBuf; 0]);
+    assert!(here.is_released());
     assert_eq!(here.content("volumes", id.as_str())[..512], [1; 512]);
 }
 
@@ -116,7 +118,7 @@ fn root_what_is_mounted_or_open_is_not_detached() {
     let open = fs::File::open(&device).unwrap();
     assert_eq!(here.detach(&id).unwrap_err().kind(), Kind::Device);
     drop(open);
-    assert_eq!(here.devices(), [] as [PathBuf; 0], "the kernel released it when it was closed");
+    assert!(here.is_released(), "the kernel released it when it was closed");
 }
 
 #[test]
@@ -131,40 +133,36 @@ fn root_devices_are_found_without_names_in_dev() {
     assert_eq!(here.device(&id), device);
     here.detach(&id).unwrap();
     other.finish_saying("detached");
-    assert_eq!((here.devices(), here.staged()), (vec![], 0));
+    assert!(here.is_released());
+    assert_eq!(here.staged(), 0);
 }
 
 #[test]
-fn root_killed_at_any_moment_the_store_is_whole() {
+fn root_killed_before_any_of_its_changes_the_store_is_whole() {
     if !needs_root() {
         return;
     }
-    let here = Here::new();
-    let volume = here.filled(12);
-    let source = here.snapshot(&volume).unwrap();
-    for (role, id) in [("snapshots", volume.as_str()), ("volumes", source.id.as_str())] {
-        let mut other = Other::start(role, &here.path(), id);
-        other.said();
-        let start = Instant::now();
-        other.said();
-        let once = start.elapsed();
-        other.kill();
-        for step in 0..20 {
-            let mut other = Other::start(role, &here.path(), id);
-            other.said();
-            std::thread::sleep(once.mul_f64(f64::from(step) / 20.0).min(Duration::from_secs(2)));
-            other.kill();
-            assert_eq!(here.devices(), [] as [PathBuf; 0]);
-            assert!(here.volumes().iter().all(|volume| volume.state == VolumeState::Ready));
-            assert!(here.snapshots().iter().all(|snapshot| snapshot.state == SnapshotState::Completed));
+    let mut calls = Vec::new();
+    loop {
+        let here = Here::new();
+        let killed = run_until_change(command("everything", &here.path(), ""), calls.len());
+        let told = format!("killed at change {} (system call {killed:?}, after {calls:?})", calls.len());
+        assert!(here.is_released(), "{told}");
+        let (volumes, snapshots) = (here.volumes(), here.snapshots());
+        assert!(volumes.iter().all(|volume| volume.state == VolumeState::Ready), "{told}: {volumes:?}");
+        for snapshot in &snapshots {
+            assert_eq!(snapshot.state, SnapshotState::Completed, "{told}");
+            let content = here.content("snapshots", snapshot.id.as_str());
+            assert!(content[4096..12288] == [7; 8192], "{told}: {snapshot:?} lacks what was written before it");
         }
+        // What was begun is finished by doing it again, and nothing stays behind.
+        let id = volumes.first().map_or_else(|| here.volume(Tags::new()), |volume| volume.id.clone());
+        here.device(&id);
+        here.snapshot(&id).unwrap();
+        here.detach(&id).unwrap();
+        assert_eq!((here.snapshots().len(), here.staged()), (snapshots.len() + 1, 0), "{told}");
+        let Some(call) = killed else { break };
+        calls.push(call);
     }
-    let content = here.content("volumes", volume.as_str());
-    for snapshot in here.snapshots() {
-        assert!(here.content("snapshots", snapshot.id.as_str()) == content, "{snapshot:?}");
-        block_on(here.store.delete_snapshot(&snapshot.id)).unwrap();
-    }
-    // What the last one left half made goes with the next use.
-    here.snapshot(&volume).unwrap();
-    assert_eq!(here.staged(), 0);
+    assert!(calls.len() > 50, "only {} changes were seen: {calls:?}", calls.len());
 }

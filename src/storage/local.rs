@@ -158,10 +158,7 @@ impl Inner {
     fn volumes(&self, query: &VolumeQuery) -> Result<Vec<Volume>> {
         let mut entries = self.select::<VolumeRecord>(query.id.as_ref())?;
         entries.retain(|entry| has_tags(entry.record.as_ref().map(|record| &record.tags), &query.tags));
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut attachments = attach::attachments(&self.layout)?;
+        let mut attachments = attach::attachments(&self.layout, &entries)?;
         let mut attachment = |entry: &Entry<VolumeRecord>| {
             entry.image.and_then(|(_, identity)| attachments.remove(&identity)).unwrap_or(Attachment::None)
         };
@@ -223,7 +220,7 @@ impl Inner {
         let Some(_lock) = self.layout.lock::<VolumeRecord>(id)? else { return Ok(()) };
         let image = entries::read::<VolumeRecord>(&self.layout, id)?.and_then(|entry| entry.image);
         if let Some((_, identity)) = image
-            && let Some(device) = attach::device_of(&self.layout, identity)?
+            && let Some(device) = attach::device_of(&self.layout, id, identity)?
         {
             let message = format!("{id} cannot be deleted: it is attached as {}", device.path());
             return Err(Error::new(Kind::Storage, message).hint("detach it first"));
@@ -236,7 +233,7 @@ impl Inner {
         let volume = self.existing::<VolumeRecord>(&new.volume)?;
         let (volume_record, len, identity) = volume.usable()?;
         let failed = |error| self.layout.failed(&format!("read {} in", new.volume), error);
-        if let Some(device) = attach::device_of(&self.layout, identity)? {
+        if let Some(device) = attach::device_of(&self.layout, &new.volume, identity)? {
             device.sync().map_err(failed)?;
         }
         let image = self.open_image(&volume)?;

@@ -1,11 +1,14 @@
 //! Other processes that use a store: this test binary, run again.
 
+#![allow(dead_code)]
+
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use ebs_bake::storage::local::LocalStore;
-use ebs_bake::storage::{Attachment, BlockStorage, NewSnapshot, NewVolume, SnapshotId, Tags, VolumeId};
+use ebs_bake::storage::{Attachment, BlockStorage, NewSnapshot, NewVolume, Tags, VolumeId};
 
 use super::store::block_on;
 
@@ -32,9 +35,8 @@ impl Other {
         Self::spawn(command, role, dir, id)
     }
 
-    fn spawn(mut command: Command, role: &str, dir: &Path, id: &str) -> Other {
-        command.args(["--exact", "played_by_a_child", "--nocapture", "--test-threads", "1"]);
-        command.env(ROLE, role).env(DIR, dir).env(ID, id);
+    fn spawn(command: Command, role: &str, dir: &Path, id: &str) -> Other {
+        let mut command = cast(command, role, dir, id);
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         Other { process, output }
@@ -77,6 +79,17 @@ impl Drop for Other {
     }
 }
 
+/// The command of a process that plays `role` on the store in `dir`.
+pub fn command(role: &str, dir: &Path, id: &str) -> Command {
+    cast(Command::new(std::env::current_exe().unwrap()), role, dir, id)
+}
+
+fn cast(mut command: Command, role: &str, dir: &Path, id: &str) -> Command {
+    command.args(["--exact", "played_by_a_child", "--nocapture", "--test-threads", "1"]);
+    command.env(ROLE, role).env(DIR, dir).env(ID, id);
+    command
+}
+
 /// In a child, plays its role; does nothing otherwise.
 pub fn play() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -98,24 +111,31 @@ pub fn play() {
             say(block_on(store.create_volume(&volume)).unwrap().id.as_str());
             wait();
         }
-        "snapshots" => loop {
-            let new = NewSnapshot { volume: id.parse().unwrap(), tags: Tags::new(), description: String::new() };
-            block_on(store.create_snapshot(&new)).unwrap();
-            say("another");
-        },
-        "volumes" => {
-            let source: SnapshotId = id.parse().unwrap();
-            loop {
-                let new = NewVolume { size_gib: 1, source: Some(source.clone()), tags: Tags::new() };
-                let volume = block_on(store.create_volume(&new)).unwrap().id;
-                block_on(store.attach(&volume)).unwrap();
-                block_on(store.detach(&volume)).unwrap();
-                block_on(store.delete_volume(&volume)).unwrap();
-                say("another");
-            }
-        }
+        "everything" => everything(&store),
         _ => panic!("no role {role:?}"),
     }
+}
+
+/// Each operation once, from an empty directory on.
+fn everything(store: &LocalStore) {
+    let new = |source| NewVolume { size_gib: 1, source, tags: Tags::new() };
+    let snapshot = |volume: &VolumeId| NewSnapshot { volume: volume.clone(), tags: Tags::new(), description: String::new() };
+    block_on(async {
+        let volume = store.create_volume(&new(None)).await.unwrap().id;
+        let Attachment::Here { device, .. } = store.attach(&volume).await.unwrap() else { panic!("not attached") };
+        let written =
+            std::fs::OpenOptions::new().write(true).open(device).and_then(|device| device.write_all_at(&[7; 8192], 4096));
+        written.unwrap();
+        let first = store.create_snapshot(&snapshot(&volume)).await.unwrap();
+        store.grow_volume(&volume, 2).await.unwrap();
+        let second = store.create_snapshot(&snapshot(&volume)).await.unwrap();
+        let copy = store.create_volume(&new(Some(first.id.clone()))).await.unwrap().id;
+        store.attach(&copy).await.unwrap();
+        store.detach(&copy).await.unwrap();
+        store.detach(&volume).await.unwrap();
+        store.delete_snapshot(&second.id).await.unwrap();
+        store.delete_volume(&copy).await.unwrap();
+    });
 }
 
 /// The tag of volumes that `restore` makes.

@@ -161,6 +161,18 @@ impl Here {
         all.filter(ours).collect()
     }
 
+    /// Whether the kernel has released every device of this store, or does so soon: udev and others open any device for
+    /// moments, which delays it.
+    pub fn is_released(&self) -> bool {
+        (0..5000).any(|_| {
+            let released = self.devices().is_empty();
+            if !released {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            released
+        })
+    }
+
     pub fn staged(&self) -> usize {
         fs::read_dir(self.path().join("staging")).unwrap().count()
     }

@@ -74,7 +74,7 @@ fn hold(layout: &Layout, holds: &Holds, id: &VolumeId, len: u64, identity: Ident
     }
     // Opened once more: the kernel keeps the descriptor that it is given, and would keep the lock with it.
     let shared = share(open_file(&path)?)?;
-    let device = match loopdev::find(identity, &layout.staging())? {
+    let device = match loopdev::find(id, identity, &layout.staging())? {
         Some(device) => device,
         None => loopdev::attach(&image, &layout.staging())?,
     };
@@ -92,7 +92,7 @@ pub(super) fn detach(layout: &Layout, holds: &Holds, id: &VolumeId) -> Result<()
     let Some((_, identity)) = existing(layout, id)?.image else {
         return Ok(());
     };
-    let Some(device) = loopdev::find(identity, &layout.staging()).map_err(failed)? else {
+    let Some(device) = loopdev::find(id, identity, &layout.staging()).map_err(failed)? else {
         holds.forget(id);
         return Ok(());
     };
@@ -134,7 +134,7 @@ fn release(layout: &Layout, holds: &Holds, id: &VolumeId, path: &Path, device: &
         Err(error) => {
             // Still mounted: everything stays as it was.
             image.relock(FlockArg::LockShared)?;
-            let device = loopdev::find(Identity::of(&image.metadata()?), &layout.staging())?;
+            let device = loopdev::find(id, Identity::of(&image.metadata()?), &layout.staging())?;
             holds.map().insert(id.clone(), Hold { image, _device: device });
             return Err(error);
         }
@@ -150,7 +150,7 @@ pub(super) fn persist(layout: &Layout, id: &VolumeId) -> Result<()> {
     let _lock = lock(layout, id)?;
     let (_, _, identity) = existing(layout, id)?.usable()?;
     let failed = |error| attach_failed(id, error);
-    match loopdev::find(identity, &layout.staging()).map_err(failed)? {
+    match loopdev::find(id, identity, &layout.staging()).map_err(failed)? {
         Some(device) => device.persist().map_err(failed),
         None => Err(Error::new(Kind::Storage, format!("{id} is not attached"))),
     }
@@ -169,20 +169,24 @@ pub(super) fn grow(layout: &Layout, id: &VolumeId, size_gib: u32, bytes: u64) ->
         let image = open_file_writable(&layout.entry::<VolumeRecord>(id).join(BACKING_NAME))?;
         image.set_len(bytes)?;
         image.sync_all()?;
-        loopdev::find(identity, &layout.staging())?.map_or(Ok(()), |device| device.resize(bytes))
+        loopdev::find(id, identity, &layout.staging())?.map_or(Ok(()), |device| device.resize(bytes))
     };
     grow().map_err(|error| layout.failed(&format!("make {id} {size_gib} GiB large in"), error))
 }
 
-/// Every loop device on an image, by that image.
-pub(super) fn attachments(layout: &Layout) -> Result<HashMap<Identity, Attachment>> {
-    let attached = loopdev::attached(&layout.staging()).map_err(look_failed)?;
+/// Where these volumes are attached, by the identity of their images.
+pub(super) fn attachments(layout: &Layout, volumes: &[Entry<VolumeRecord>]) -> Result<HashMap<Identity, Attachment>> {
+    if volumes.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let wanted = |id: &VolumeId| volumes.iter().any(|volume| volume.id == *id);
+    let attached = loopdev::attached(wanted, &layout.staging()).map_err(look_failed)?;
     Ok(attached.into_iter().map(|(device, identity)| (identity, here(&device.path(), identity))).collect())
 }
 
-/// The loop device on an image.
-pub(super) fn device_of(layout: &Layout, identity: Identity) -> Result<Option<LoopDevice>> {
-    loopdev::find(identity, &layout.staging()).map_err(look_failed)
+/// The loop device on the image of a volume.
+pub(super) fn device_of(layout: &Layout, id: &VolumeId, image: Identity) -> Result<Option<LoopDevice>> {
+    loopdev::find(id, image, &layout.staging()).map_err(look_failed)
 }
 
 /// Whether a living process attached the volume with this image, or made it.

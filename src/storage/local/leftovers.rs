@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::entries::Entry;
 use super::layout::Layout;
 use super::loopdev::BACKING_NAME;
 use super::metadata::VolumeRecord;
@@ -19,8 +20,13 @@ use crate::storage::VolumeId;
 pub enum Leftover {
     /// A directory in which a killed process was making or removing something.
     HalfMade(PathBuf),
-    /// A volume that `restore` made of a snapshot (whose ID is given) and that is not attached any more.
-    Restored { volume: VolumeId, snapshot: String },
+    /// A volume that `restore` made and that is not attached any more.
+    Restored {
+        /// The volume.
+        volume: VolumeId,
+        /// The snapshot that it was made from, as its tag says.
+        snapshot: String,
+    },
 }
 
 impl fmt::Display for Leftover {
@@ -38,12 +44,14 @@ pub(super) fn find(layout: &Layout) -> Result<Vec<Leftover>> {
         return Ok(Vec::new());
     }
     let mut leftovers: Vec<Leftover> = staging::stale(layout)?.into_iter().map(Leftover::HalfMade).collect();
-    let attachments = attach::attachments(layout)?;
-    for entry in entries::list::<VolumeRecord>(layout)? {
-        let Some(snapshot) = entry.record.as_ref().and_then(|record| record.tags.get(tag::RESTORED)) else { continue };
+    let mut restored = entries::list::<VolumeRecord>(layout)?;
+    restored.retain(|entry| source(entry).is_some());
+    let attachments = attach::attachments(layout, &restored)?;
+    for entry in &restored {
         let attached = entry.image.is_some_and(|(_, identity)| attachments.contains_key(&identity));
         if !attached && !is_used(layout, &entry.id)? {
-            leftovers.push(Leftover::Restored { volume: entry.id.clone(), snapshot: snapshot.clone() });
+            let snapshot = source(entry).unwrap_or_default().to_owned();
+            leftovers.push(Leftover::Restored { volume: entry.id.clone(), snapshot });
         }
     }
     Ok(leftovers)
@@ -65,6 +73,11 @@ pub(super) fn remove(layout: &Layout, leftover: &Leftover) -> Result<bool> {
             Ok(true)
         }
     }
+}
+
+/// The snapshot that `restore` made a volume from.
+fn source(entry: &Entry<VolumeRecord>) -> Option<&str> {
+    entry.record.as_ref()?.tags.get(tag::RESTORED).map(String::as_str)
 }
 
 fn is_used(layout: &Layout, volume: &VolumeId) -> Result<bool> {

@@ -17,7 +17,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-/// The name of every backing file of ours; devices backed by other names are left unopened.
+use crate::storage::VolumeId;
+
+/// The name of every backing file of ours. It is in a directory named by its volume's ID.
 pub(super) const BACKING_NAME: &str = "image";
 
 /// `LO_FLAGS_AUTOCLEAR` of loop.h.
@@ -156,12 +158,14 @@ impl LoopDevice {
     }
 }
 
-/// The loop devices of this machine that are backed by a file called [`BACKING_NAME`], with that file's identity.
-pub(super) fn attached(scratch: &Path) -> io::Result<Vec<(LoopDevice, Identity)>> {
+/// The loop devices on images of the volumes that are `wanted`, with those images' identities.
+///
+/// Whoever has a device open, be it for a moment, delays its release. So the path of the backing file is used to leave
+/// other stores' devices alone; whether one is ours is for its identity to decide.
+pub(super) fn attached(wanted: impl Fn(&VolumeId) -> bool, scratch: &Path) -> io::Result<Vec<(LoopDevice, Identity)>> {
     let mut found = Vec::new();
     for number in numbers()? {
-        // The name only spares foreign devices from being opened; it decides nothing.
-        if !backing_file(number).is_some_and(|path| is_our_name(&path)) {
+        if !backing_file(number).and_then(|path| volume_of(&path)).is_some_and(|id| wanted(&id)) {
             continue;
         }
         let device = match open(number, 0, false, scratch) {
@@ -176,9 +180,9 @@ pub(super) fn attached(scratch: &Path) -> io::Result<Vec<(LoopDevice, Identity)>
     Ok(found)
 }
 
-/// The loop device whose backing file this is.
-pub(super) fn find(backing: Identity, scratch: &Path) -> io::Result<Option<LoopDevice>> {
-    Ok(attached(scratch)?.into_iter().find(|(_, identity)| *identity == backing).map(|(device, _)| device))
+/// The loop device on the image of a volume.
+pub(super) fn find(id: &VolumeId, image: Identity, scratch: &Path) -> io::Result<Option<LoopDevice>> {
+    Ok(attached(|other| other == id, scratch)?.into_iter().find(|(_, identity)| *identity == image).map(|(device, _)| device))
 }
 
 /// Whether the kernel has let go of `backing` on the loop device with this number.
@@ -240,9 +244,11 @@ fn backing_file(number: u32) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(shown.trim_ascii_end())))
 }
 
-fn is_our_name(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().as_bytes();
-    name.strip_suffix(b" (deleted)").unwrap_or(name) == BACKING_NAME.as_bytes()
+/// The volume whose image this path seems to be.
+fn volume_of(path: &Path) -> Option<VolumeId> {
+    let name = path.file_name()?.as_bytes();
+    let is_image = name.strip_suffix(b" (deleted)").unwrap_or(name) == BACKING_NAME.as_bytes();
+    path.parent()?.file_name()?.to_str().filter(|_| is_image)?.parse().ok()
 }
 
 /// Whether an error of opening a device says that it went away under our hands.
@@ -307,15 +313,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backing_file_of_ours_is_known_by_its_last_name() {
-        for (path, ours) in [
-            ("/s/volumes/vol-1/image", true),
-            ("/s/volumes/vol-1/image (deleted)", true),
-            ("/var/lib/snapd/snaps/core.snap", false),
-            ("/s/disk-image", false),
-            ("/", false),
+    fn a_backing_file_of_ours_is_known_by_its_last_names() {
+        for (path, volume) in [
+            ("/s/volumes/vol-0123456789abcdef0/image", Some("vol-0123456789abcdef0")),
+            ("/vol-0123456789abcdef0/image (deleted)", Some("vol-0123456789abcdef0")),
+            ("/s/volumes/vol-0123456789abcdef0/volume.json", None),
+            ("/s/snapshots/snap-0123456789abcdef0/image", None),
+            ("/var/lib/snapd/snaps/core.snap", None),
+            ("/image", None),
+            ("/", None),
         ] {
-            assert_eq!(is_our_name(Path::new(path)), ours, "{path}");
+            assert_eq!(volume_of(Path::new(path)), volume.map(|id| id.parse().unwrap()), "{path}");
         }
     }
 }

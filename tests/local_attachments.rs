@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::Command;
 
 use ebs_bake::error::Kind;
@@ -52,6 +52,7 @@ fn root_an_attachment_that_was_kept_stays_until_it_is_detached() {
     let device = other.said();
     other.finish();
     assert_eq!(block_on(LocalStore::open(here.path()).unwrap().sweep()).unwrap().len(), 0);
+    assert_eq!(here.devices().len(), 1, "it outlives the process");
     assert_eq!(here.device(&id), device);
     here.detach(&id).unwrap();
     assert!(here.is_released());
@@ -86,7 +87,10 @@ fn root_detaching_leaves_the_volume_to_those_who_use_it() {
     let device = here.device(&id);
     let mut waiting = Other::start("attach", &here.path(), id.as_str());
     assert_eq!(waiting.said(), device);
+    // As if the other had mounted it already.
+    let claimed = fs::OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&device).unwrap();
     here.detach(&id).unwrap();
+    drop(claimed);
     assert!(matches!(here.attachment(&id), Attachment::Here { device: seen, .. } if seen == device));
     fs::OpenOptions::new().write(true).open(&device).unwrap().write_all_at(&[1; 512], 0).unwrap();
     waiting.finish();

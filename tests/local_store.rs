@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ebs_bake::error::Kind;
 use ebs_bake::storage::local::{Leftover, LocalStore};
@@ -101,7 +101,16 @@ fn damaged_entries_are_listed_and_the_others_work() {
         fs::File::create(to.join("image")).unwrap().set_len(1 << 30).unwrap();
         spoil(&to);
     };
-    let spoilers: [&dyn Fn(&Path); 7] = [
+    let spoilers: [&dyn Fn(&Path); 9] = [
+        &|dir| {
+            let json = json_of(dir);
+            fs::remove_file(&json).unwrap();
+            nix::unistd::mkfifo(&json, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        },
+        &|dir| {
+            fs::rename(json_of(dir), dir.join("elsewhere")).unwrap();
+            symlink("elsewhere", json_of(dir)).unwrap();
+        },
         &|dir| fs::remove_file(dir.join("image")).unwrap(),
         &|dir| fs::OpenOptions::new().write(true).open(dir.join("image")).unwrap().set_len(1 << 20).unwrap(),
         &|dir| fs::write(dir.join("image"), "").unwrap(),
@@ -113,8 +122,8 @@ fn damaged_entries_are_listed_and_the_others_work() {
             fs::rename(dir.join("image"), dir.join("elsewhere")).unwrap();
             symlink("elsewhere", dir.join("image")).unwrap();
         },
-        &|dir| fs::read_dir(dir).unwrap().for_each(|file| spoil_json(&file.unwrap().path(), "{")),
-        &|dir| fs::read_dir(dir).unwrap().for_each(|file| spoil_json(&file.unwrap().path(), &" ".repeat(1 << 20))),
+        &|dir| fs::write(json_of(dir), "{").unwrap(),
+        &|dir| fs::write(json_of(dir), " ".repeat(1 << 20)).unwrap(),
     ];
     for (number, spoil) in spoilers.iter().enumerate() {
         damage("volumes", &format!("vol-000000000000000{number:02}"), spoil);
@@ -142,10 +151,9 @@ fn damaged_entries_are_listed_and_the_others_work() {
     assert_eq!(here.snapshot(&good).unwrap().parent, Some(snapshot.id));
 }
 
-fn spoil_json(file: &Path, text: &str) {
-    if file.extension().is_some_and(|extension| extension == "json") {
-        fs::write(file, text).unwrap();
-    }
+/// The record in the directory of an entry.
+fn json_of(dir: &Path) -> PathBuf {
+    dir.join(if dir.parent().unwrap().ends_with("volumes") { "volume.json" } else { "snapshot.json" })
 }
 
 #[test]

@@ -252,8 +252,9 @@ impl Subject<'_> {
     async fn volumes_grow_and_never_shrink(&self) {
         let id = self.blank("grow").await.id;
         self.write(&id, &[(0, 512, 1)]).await;
+        let attachment = self.store.attach(&id).await.unwrap();
         self.store.grow_volume(&id, 2).await.unwrap();
-        assert_eq!(size(self.device(&id).await), 2 * GIB, "an attached device grows too");
+        assert_eq!(size((self.open)(&attachment)), 2 * GIB, "an attached device grows too");
         self.write(&id, &[(2 * GIB - 512, 512, 2)]).await;
         self.store.detach(&id).await.unwrap();
         self.store.grow_volume(&id, 3).await.unwrap();

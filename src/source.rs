@@ -11,6 +11,7 @@ use crate::report::RunningPhase;
 mod baked;
 pub mod credentials;
 mod fetch;
+mod gitmodules;
 mod http;
 mod http_setup;
 mod known_hosts;
@@ -69,6 +70,7 @@ pub struct Fetched {
 /// An open source: its refs are known (one round trip), its objects can be fetched.
 pub struct Source {
     canonical_url: String,
+    base: Location,
     refs: Refs,
     place: Place,
     cancel: Cancel,
@@ -84,26 +86,31 @@ impl Source {
     pub fn open(location: &Location, access: &Access, cancel: &Cancel) -> Result<Source> {
         initialise();
         cancel.check()?;
-        let (canonical_url, refs, place) = match location {
+        let (base, refs, place) = match location {
             Location::Local(path) => {
                 let local = Local::open(path)?;
-                (local.canonical_url()?, local.refs()?, Place::Local(local))
+                (local.base()?, local.refs()?, Place::Local(local))
             }
             Location::Remote(url) => {
                 let connection: Box<dyn Connection> = match url.scheme() {
                     "ssh" => Box::new(ssh::Ssh::new(url, access, cancel)),
                     _ => Box::new(http::Http::new(url, access, cancel)?),
                 };
-                (location.canonical()?, connection.refs()?, Place::Remote(connection))
+                (location.clone(), connection.refs()?, Place::Remote(connection))
             }
         };
-        Ok(Source { canonical_url, refs, place, cancel: cancel.clone() })
+        Ok(Source { canonical_url: base.canonical()?, base, refs, place, cancel: cancel.clone() })
     }
 
     /// The repository's identity: no credentials, equal for equal repositories. A local clone has the identity of its
     /// `origin`, so that a CI's workspace and the URL that it was cloned from give one key; without one, `file://` + path.
     pub fn canonical_url(&self) -> &str {
         &self.canonical_url
+    }
+
+    /// Where relative URLs of submodules start: the repository, or what a local one was cloned from.
+    pub fn base(&self) -> &Location {
+        &self.base
     }
 
     /// Which commit `wanted` means. Asks nobody: the refs are those that were read when the source was opened.

@@ -185,7 +185,10 @@ impl Connection for Http {
 fn redirected(base: &Url, location: &str) -> Result<Url> {
     let from = Location::Remote(base.clone());
     let refuse = |message: String| Err(Error::new(Kind::Git, message).hint("if you trust it, give that URL as the repository"));
-    let Ok(mut to) = Url::parse(&format!("{base}/info/refs")).and_then(|asked| asked.join(location)) else {
+    let asked = Url::parse(&format!("{base}/info/refs"));
+    let Ok(mut to) =
+        asked.and_then(|asked| if location.is_empty() { Err(url::ParseError::EmptyHost) } else { asked.join(location) })
+    else {
         return refuse(format!("{} redirects to an address that cannot be understood", base.host_str().unwrap_or_default()));
     };
     let host = to.host_str().unwrap_or_default().to_owned();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use git2::{ErrorCode, Oid, Repository};
 
 use super::libgit::{git_error, open_repository};
-use super::pack::NewPack;
+use super::pack::{self, NewPack};
 use super::refs::{Refs, Tip};
 use super::{Fetched, Location, Resolved, baked, trees};
 use crate::cancel::Cancel;
@@ -29,21 +29,17 @@ impl Local {
         Ok(Local { path: repository.path().to_path_buf(), repository: std::sync::Mutex::new(repository) })
     }
 
-    /// The identity of its `origin`, so that a clone and what it was cloned from have one; else that of its own path.
-    pub fn canonical_url(&self) -> Result<String> {
+    /// Where it was cloned from, so that a clone and its origin have one identity; else its own path.
+    pub fn base(&self) -> Result<Location> {
         let repository = self.lock();
+        let own = repository.workdir().unwrap_or(repository.path());
         let origin = repository.find_remote("origin").ok().and_then(|remote| remote.url().ok().map(str::to_owned));
-        if let Some(Ok((location, _))) = origin.as_deref().map(Location::parse) {
-            let base = repository.workdir().unwrap_or(repository.path());
-            let location = match location {
-                Location::Local(path) => Location::Local(base.join(path)),
-                remote @ Location::Remote(_) => remote,
-            };
-            if let Ok(canonical) = location.canonical() {
-                return Ok(canonical);
-            }
-        }
-        Location::Local(repository.workdir().unwrap_or(repository.path()).to_path_buf()).canonical()
+        let origin = origin.and_then(|url| Some(Location::parse(&url).ok()?.0)).map(|location| match location {
+            Location::Local(path) => Location::Local(own.join(path)),
+            remote @ Location::Remote(_) => remote,
+        });
+        // An origin that is gone identifies nothing.
+        Ok(origin.filter(|location| location.canonical().is_ok()).unwrap_or_else(|| Location::Local(own.to_path_buf())))
     }
 
     /// Its references.
@@ -82,15 +78,15 @@ impl Local {
         }
         let total = Some(objects.len() as u64);
         let directory = into.commondir().join("objects/pack");
-        let pack = NewPack { source: &self.path, directory: &directory, objects: &objects };
-        let fetched = pack.write(cancel, |done| {
+        let pack = NewPack { source: &self.path, directory: &directory, objects: &objects, level: pack::FAST };
+        let written = pack.write(cancel, |done| {
             if done % 256 == 0 || Some(done) == total {
                 phase.progress(done, total, Unit::Objects);
             }
         })?;
         target.refresh().map_err(git_error("cannot read the new pack"))?;
         baked::cut_at(into, commit)?;
-        Ok(fetched)
+        Ok(written.fetched)
     }
 
     fn no_commit(&self, commit: Oid, cause: git2::Error) -> Error {

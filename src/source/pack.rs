@@ -24,8 +24,6 @@ const BATCH: usize = 64;
 const LARGE: usize = 4 << 20;
 /// More threads than this wait for the disk.
 const MOST_THREADS: usize = 4;
-/// zlib's fastest: the pack is written once and read a few times.
-const LEVEL: flate2::Compression = flate2::Compression::new(1);
 
 /// A pack to be written.
 pub(super) struct NewPack<'a> {
@@ -35,6 +33,19 @@ pub(super) struct NewPack<'a> {
     pub directory: &'a Path,
     /// The objects, each once, in the order in which they shall be in the pack.
     pub objects: &'a [Oid],
+    /// How hard to compress, from 1 to 9. [`FAST`] for what is wanted soon.
+    pub level: u32,
+}
+
+/// zlib's fastest.
+pub(super) const FAST: u32 = 1;
+
+/// What was written.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub fetched: Fetched,
+    /// The pack's index; none when there was nothing to write.
+    pub path: Option<PathBuf>,
 }
 
 /// What one thread has made of one object.
@@ -46,9 +57,9 @@ enum Entry {
 impl NewPack<'_> {
     /// Writes the pack and its index under temporary names, then renames them. A kill leaves at most `tmp_*` files.
     /// Calls `progress` with the number of objects written so far. An empty pack is not written.
-    pub fn write(&self, cancel: &Cancel, mut progress: impl FnMut(u64)) -> Result<Fetched> {
+    pub fn write(&self, cancel: &Cancel, mut progress: impl FnMut(u64)) -> Result<Written> {
         if self.objects.is_empty() {
-            return Ok(Fetched::default());
+            return Ok(Written::default());
         }
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
         let threads = threads.min(self.objects.len().div_ceil(BATCH));
@@ -60,7 +71,7 @@ impl NewPack<'_> {
                 scope.spawn(move || self.compress(first, threads, &sender).or_else(|error| sender.send(Err(error))));
                 receivers.push(receiver);
             }
-            let mut writer = Writer::create(self.directory, self.objects.len())?;
+            let mut writer = Writer::create(self)?;
             let large = open_repository(self.source).map_err(git_error("cannot open the source repository"))?;
             self.collect(&receivers, |entry| {
                 cancel.check()?;
@@ -89,7 +100,7 @@ impl NewPack<'_> {
     fn compress(&self, first: usize, step: usize, sender: &SyncSender<Result<Vec<Entry>>>) -> Result<()> {
         let repository = open_repository(self.source).map_err(git_error("cannot open the source repository"))?;
         let odb = repository.odb().map_err(git_error("cannot open the source's object database"))?;
-        let mut deflate = flate2::Compress::new(LEVEL, true);
+        let mut deflate = flate2::Compress::new(flate2::Compression::new(self.level), true);
         for batch in self.objects.chunks(BATCH).skip(first).step_by(step) {
             let entries = batch.iter().map(|id| compress_one(&odb, *id, &mut deflate)).collect::<Result<Vec<_>>>()?;
             // The receiver goes away when the writer fails: then there is nothing left to do.
@@ -161,6 +172,7 @@ struct Writer {
     hash: Sha1,
     offset: u64,
     items: Vec<Item>,
+    level: u32,
     directory: PathBuf,
 }
 
@@ -176,11 +188,13 @@ fn temporary(directory: &Path, prefix: &str) -> Result<tempfile::NamedTempFile> 
 }
 
 impl Writer {
-    fn create(directory: &Path, objects: usize) -> Result<Writer> {
+    fn create(pack: &NewPack<'_>) -> Result<Writer> {
+        let (directory, objects) = (pack.directory, pack.objects.len());
         std::fs::create_dir_all(directory).or_fail(Kind::Git, cannot_write(directory))?;
         let file = BufWriter::with_capacity(1 << 18, temporary(directory, "tmp_pack_")?);
         let items = Vec::with_capacity(objects);
-        let mut writer = Writer { file, hash: Sha1::new(), offset: 0, items, directory: directory.to_path_buf() };
+        let mut writer =
+            Writer { file, hash: Sha1::new(), offset: 0, items, level: pack.level, directory: directory.to_path_buf() };
         let count = u32::try_from(objects).or_fail(Kind::Git, || "more objects than a pack can hold")?;
         writer.put(b"PACK\0\0\0\x02")?;
         writer.put(&count.to_be_bytes())?;
@@ -207,8 +221,9 @@ impl Writer {
             crc.update(&header);
             self.put(&header)?;
             let mut hash = hasher(kind, size);
+            let level = flate2::Compression::new(self.level);
             let mut sink = Tee { writer: self, crc: &mut crc };
-            let mut deflate = flate2::write::ZlibEncoder::new(&mut sink, LEVEL);
+            let mut deflate = flate2::write::ZlibEncoder::new(&mut sink, level);
             let mut buffer = vec![0; 1 << 16];
             loop {
                 cancel.check()?;
@@ -226,7 +241,7 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Fetched> {
+    fn finish(mut self) -> Result<Written> {
         let hash: [u8; 20] = self.hash.clone().finalize().into();
         self.put(&hash)?;
         let failed = cannot_write(&self.directory);
@@ -240,7 +255,8 @@ impl Writer {
         // The pack before its index: who finds an index may rely on the pack.
         pack.persist(path.with_extension("pack")).or_fail(Kind::Git, &failed)?;
         index.persist(path.with_extension("idx")).or_fail(Kind::Git, &failed)?;
-        Ok(Fetched { objects, bytes: self.offset })
+        let fetched = Fetched { objects, bytes: self.offset };
+        Ok(Written { fetched, path: Some(path.with_extension("idx")) })
     }
 }
 

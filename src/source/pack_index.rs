@@ -1,6 +1,7 @@
 //! Index files of packs (version 2).
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use git2::Oid;
 use sha1::{Digest, Sha1};
@@ -44,6 +45,44 @@ pub(super) fn write(file: &mut impl Write, items: &mut [Item], pack: &[u8; 20]) 
     file.write_all(pack)?;
     let hash = file.hash.finalize();
     file.file.write_all(&hash)
+}
+
+/// The objects of the pack that an index of version 2 belongs to, and how many bytes each takes in it. `pack_size` is the
+/// size of the pack's file.
+pub(super) fn read(path: &Path, pack_size: u64) -> io::Result<Vec<(Oid, u64)>> {
+    let bytes = std::fs::read(path)?;
+    parse(&bytes, pack_size).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a pack index of version 2"))
+}
+
+fn parse(bytes: &[u8], pack_size: u64) -> Option<Vec<(Oid, u64)>> {
+    let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    if !bytes.starts_with(b"\xfftOc\0\0\0\x02") {
+        return None;
+    }
+    const NAMES: usize = 8 + 256 * 4;
+    let count = word(NAMES - 4)? as usize;
+    let offsets = NAMES + count * 24;
+    let far = offsets + count * 4;
+    let mut items = Vec::with_capacity(count);
+    for place in 0..count {
+        let id = Oid::from_bytes(bytes.get(NAMES + place * 20..NAMES + place * 20 + 20)?).ok()?;
+        let near = u64::from(word(offsets + place * 4)?);
+        let offset = if near < FAR {
+            near
+        } else {
+            let at = far + usize::try_from(near - FAR).ok()? * 8;
+            u64::from(word(at)?) << 32 | u64::from(word(at + 4)?)
+        };
+        items.push((id, offset));
+    }
+    // An object ends where the next one begins; the last one before the pack's own hash.
+    items.sort_unstable_by_key(|(_, offset)| *offset);
+    let mut end = pack_size.saturating_sub(20);
+    for (_, offset) in items.iter_mut().rev() {
+        let begin = std::mem::replace(offset, end.saturating_sub(*offset));
+        end = begin;
+    }
+    Some(items)
 }
 
 fn number(count: usize) -> [u8; 4] {
@@ -90,5 +129,8 @@ mod tests {
         assert_eq!(bytes[offsets + 12..offsets + 20], far.to_be_bytes());
         assert_eq!(bytes[offsets + 20..offsets + 28], FAR.to_be_bytes());
         assert_eq!(bytes.len(), offsets + 28 + 40);
+        let sizes = parse(&bytes, far + 120).unwrap();
+        assert_eq!(sizes, [(id(0), FAR - 12), (id(255), far - FAR), (id(9), 100)]);
+        assert_eq!(parse(&bytes[..bytes.len() - 60], far), None);
     }
 }

@@ -216,9 +216,11 @@ impl Fetch<'_> {
         if self.cancel.is_cancelled() {
             return self.cancel.error();
         }
-        let message = match error.kind() {
-            std::io::ErrorKind::TimedOut => format!("{} stopped sending", self.connection.host()),
-            _ => format!("the answer of {} broke off or cannot be understood", self.connection.host()),
+        let silent = error.kind() == std::io::ErrorKind::TimedOut || super::http_setup::is_timeout(&error);
+        let message = if silent {
+            format!("{} stopped sending", self.connection.host())
+        } else {
+            format!("the answer of {} broke off or cannot be understood", self.connection.host())
         };
         Error::new(Kind::Git, message).hint("run again: nothing was changed").because(error)
     }

@@ -125,6 +125,12 @@ pub(super) fn describe(host: &str, error: ureq::Error) -> Error {
     Error::new(Kind::Git, message).hint(hint).because(error)
 }
 
+/// Whether a read ended because the host was silent for too long.
+pub(super) fn is_timeout(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    matches!(inner, Some(ureq::Error::Timeout(_)))
+}
+
 fn is_tls(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }

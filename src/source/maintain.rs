@@ -19,6 +19,8 @@ use crate::report::Change;
 const MOST_PACKS: usize = 32;
 /// How much larger than what is reachable the whole may be.
 const SLACK: f64 = 1.6;
+/// What an index takes for each object: its name, a checksum, an offset.
+const INDEX_ENTRY: u64 = 28;
 /// Small files that kill -9 leaves behind: git's, ours and libgit2's prefixes.
 const TEMPORARY: [&str; 4] = ["tmp_", ".tmp-", "pack_git2_", "pack_tmp_"];
 
@@ -124,8 +126,8 @@ impl Store {
         for (place, pack) in self.packs.iter().rev().enumerate() {
             let items = pack_index::read(&pack.index, size(&pack.index.with_extension("pack"))?)
                 .or_fail(Kind::Git, || format!("cannot read {}", pack.index.display()))?;
-            let used =
-                items.iter().filter(|(id, _)| wanted.contains(id) && counted.insert(*id)).map(|(_, bytes)| bytes).sum::<u64>();
+            let used = items.iter().filter(|(id, _)| wanted.contains(id) && counted.insert(*id));
+            let used = used.map(|(_, bytes)| bytes + INDEX_ENTRY).sum::<u64>();
             needed += used;
             // The largest one stays if that leaves less than the permitted slack; it is the one that costs most to rewrite.
             if place == 0 && !is_beyond(pack.bytes, used) {

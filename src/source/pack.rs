@@ -2,7 +2,7 @@
 //!
 //! No deltas: finding them costs more than a volume's blocks do, and reading a file back then needs one inflation only.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,8 @@ use crate::error::{Error, Kind, OrFail, Result};
 const BATCH: usize = 64;
 /// Beyond this, an object is compressed while it is written, by one thread, rather than held in memory.
 const LARGE: usize = 4 << 20;
+/// How much of a large object is in memory at a time.
+const CHUNK: usize = 1 << 16;
 /// More threads than this wait for the disk.
 const MOST_THREADS: usize = 4;
 
@@ -224,15 +226,15 @@ impl Writer {
             let level = flate2::Compression::new(self.level);
             let mut sink = Tee { writer: self, crc: &mut crc };
             let mut deflate = flate2::write::ZlibEncoder::new(&mut sink, level);
-            let mut buffer = vec![0; 1 << 16];
-            loop {
+            let mut buffer = Vec::with_capacity(CHUNK);
+            // Full chunks: what the compressor makes depends on how the input is cut.
+            while reader.take(CHUNK as u64).read_to_end(&mut buffer).or_fail(Kind::Git, || format!("cannot read object {id}"))?
+                > 0
+            {
                 cancel.check()?;
-                let count = reader.read(&mut buffer).or_fail(Kind::Git, || format!("cannot read object {id}"))?;
-                if count == 0 {
-                    break;
-                }
-                hash.update(&buffer[..count]);
-                deflate.write_all(&buffer[..count]).or_fail(Kind::Git, || format!("cannot write object {id}"))?;
+                hash.update(&buffer);
+                deflate.write_all(&buffer).or_fail(Kind::Git, || format!("cannot write object {id}"))?;
+                buffer.clear();
             }
             deflate.finish().or_fail(Kind::Git, || format!("cannot write object {id}"))?;
             check_hash(id, hash)

@@ -27,6 +27,14 @@ fn every_kind_of_local_repository_is_a_source() {
     scratch.git("", &["clone", "-q", "--depth", "1", &format!("file://{}", path(&scratch, "up")), "shallow"]);
     scratch.git("up", &["worktree", "add", "-q", "--detach", "../tree"]);
     scratch.git("bare.git", &["gc", "-q"]);
+    if nix::unistd::geteuid().is_root() {
+        // As in a container whose workspace belongs to the host's user.
+        for name in ["up", "bare.git", "shallow", "tree"] {
+            assert!(
+                std::process::Command::new("chown").args(["-R", "12345"]).arg(scratch.path(name)).status().unwrap().success()
+            );
+        }
+    }
     for (number, name) in ["up", "up/.git", "bare.git", "shallow", "tree"].iter().enumerate() {
         let down = format!("down{number}");
         let into = scratch.target(&down);

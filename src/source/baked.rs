@@ -25,9 +25,10 @@ pub fn keep(repository: &Repository, commit: Oid) -> Result<()> {
     forget_unreachable_cuts(repository)
 }
 
-/// The commit that [`keep`] was last called with.
+/// The commit that [`keep`] was last called with, if it is still there.
 pub fn kept(repository: &Repository) -> Option<Oid> {
-    repository.refname_to_id(BAKED).ok()
+    let commit = repository.refname_to_id(BAKED).ok()?;
+    repository.find_commit(commit).and_then(|commit| commit.tree()).ok().map(|_| commit)
 }
 
 /// Where the history is cut: these commits are there, their parents are not.

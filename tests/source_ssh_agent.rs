@@ -5,6 +5,7 @@
 #[allow(dead_code)]
 mod git_cli;
 #[path = "support/ssh_server.rs"]
+#[allow(dead_code)]
 mod ssh_server;
 
 use std::process::{Command, Stdio};

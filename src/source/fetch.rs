@@ -205,7 +205,7 @@ impl Fetch<'_> {
     fn progress(&self) -> impl Fn(u64, u64) + '_ {
         let last = std::cell::Cell::new(u64::MAX);
         move |done, total| {
-            let step = if total == 0 { 0 } else { done * 100 / total };
+            let step = (done * 100).checked_div(total).unwrap_or(0);
             if last.replace(step) != step {
                 self.phase.progress(done, Some(total), Unit::Objects);
             }

@@ -221,7 +221,7 @@ fn is_acceptable(name: &str) -> bool {
 pub(super) fn skip_service_line<R: Read>(packets: &mut Packets<R>) -> std::io::Result<()> {
     let invalid = || std::io::Error::new(std::io::ErrorKind::InvalidData, "not a git advertisement");
     let first = packets.next()?;
-    if !first.line().is_some_and(|line| line == b"# service=git-upload-pack") {
+    if first.line() != Some(b"# service=git-upload-pack") {
         return Err(invalid());
     }
     if packets.next()? == Packet::Flush { Ok(()) } else { Err(invalid()) }

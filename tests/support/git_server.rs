@@ -30,6 +30,9 @@ pub enum Fault {
     Close,
 }
 
+/// Names (of requests in lower case) and values.
+type Headers = Vec<(String, String)>;
+
 /// One request as it came.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -173,7 +176,7 @@ impl Shared {
         }
     }
 
-    fn run_backend(&self, request: &Request, headers: &[(String, String)], body: &[u8]) -> (u16, Vec<(String, String)>, Vec<u8>) {
+    fn run_backend(&self, request: &Request, headers: &[(String, String)], body: &[u8]) -> (u16, Headers, Vec<u8>) {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let header = |name: &str| headers.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
         let mut child = Command::new("git")
@@ -213,7 +216,7 @@ impl Shared {
     }
 }
 
-fn read_request(reader: &mut BufReader<&TcpStream>, connection: usize) -> Option<(Request, Vec<(String, String)>, Vec<u8>)> {
+fn read_request(reader: &mut BufReader<&TcpStream>, connection: usize) -> Option<(Request, Headers, Vec<u8>)> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
     let mut words = line.split_whitespace().map(str::to_owned);

@@ -22,6 +22,7 @@ mod location;
 pub mod maintain;
 mod pack;
 mod pack_index;
+mod packed;
 mod pktline;
 mod refs;
 mod sideband;

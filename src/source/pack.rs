@@ -1,4 +1,5 @@
-//! Writing a pack: whole objects, compressed fast by several threads, in bounded memory, equal bytes for equal input.
+//! Writing a pack: whole objects, compressed by several threads, in bounded memory, equal bytes for equal input. Objects
+//! that a pack of the source holds whole are copied as they are.
 //!
 //! No deltas: finding them costs more than a volume's blocks do, and reading a file back then needs one inflation only.
 
@@ -15,6 +16,7 @@ use super::Fetched;
 use super::large::stream_object;
 use super::libgit::{git_error, open_repository};
 use super::pack_index::{self, Item};
+use super::packed::{self, Packs};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, OrFail, Result};
 
@@ -102,9 +104,16 @@ impl NewPack<'_> {
     fn compress(&self, first: usize, step: usize, sender: &SyncSender<Result<Vec<Entry>>>) -> Result<()> {
         let repository = open_repository(self.source).map_err(git_error("cannot open the source repository"))?;
         let odb = repository.odb().map_err(git_error("cannot open the source's object database"))?;
-        let mut deflate = flate2::Compress::new(flate2::Compression::new(self.level), true);
+        let packs = Packs::open(&repository.commondir().join("objects/pack"));
+        let mut compressor = Compressor {
+            odb: &odb,
+            packs: &packs,
+            deflate: flate2::Compress::new(flate2::Compression::new(self.level), true),
+            inflate: flate2::Decompress::new(true),
+            content: Vec::new(),
+        };
         for batch in self.objects.chunks(BATCH).skip(first).step_by(step) {
-            let entries = batch.iter().map(|id| compress_one(&odb, *id, &mut deflate)).collect::<Result<Vec<_>>>()?;
+            let entries = batch.iter().map(|id| compressor.entry(*id)).collect::<Result<Vec<_>>>()?;
             // The receiver goes away when the writer fails: then there is nothing left to do.
             if sender.send(Ok(entries)).is_err() {
                 break;
@@ -114,25 +123,54 @@ impl NewPack<'_> {
     }
 }
 
-fn compress_one(odb: &Odb<'_>, id: Oid, deflate: &mut flate2::Compress) -> Result<Entry> {
-    let unreadable = || git_error(format!("cannot read object {id}"));
-    let (size, kind) = odb.read_header(id).map_err(unreadable())?;
-    if size > LARGE {
-        return Ok(Entry::Large(id));
+/// What one thread works with.
+struct Compressor<'a> {
+    odb: &'a Odb<'a>,
+    packs: &'a Packs,
+    deflate: flate2::Compress,
+    inflate: flate2::Decompress,
+    content: Vec<u8>,
+}
+
+impl Compressor<'_> {
+    fn entry(&mut self, id: Oid) -> Result<Entry> {
+        let whole = self.packs.whole(id).or_fail(Kind::Git, || format!("cannot read object {id}"))?;
+        match whole {
+            Some(entry) if entry.size > LARGE => Ok(Entry::Large(id)),
+            Some(entry) => self.copy(id, &entry),
+            None => self.compress(id),
+        }
     }
-    let object = odb.read(id).map_err(unreadable())?;
-    let data = object.data();
-    check_hash(id, hasher(kind, data.len()).chain_update(data))?;
-    let mut bytes = Vec::with_capacity(data.len() / 2 + 64);
-    push_header(&mut bytes, kind, data.len());
-    deflate.reset();
-    loop {
-        bytes.reserve(data.len() / 8 + 64);
-        let done = usize::try_from(deflate.total_in()).expect("the object is in memory");
-        let status = deflate.compress_vec(&data[done..], &mut bytes, flate2::FlushCompress::Finish);
-        if status.or_fail(Kind::Git, || format!("cannot compress object {id}"))? == flate2::Status::StreamEnd {
-            let crc = crc32fast::hash(&bytes);
-            return Ok(Entry::Compressed { id, bytes, crc });
+
+    /// Takes the compressed bytes as they are: most objects of a fresh clone. They are checked all the same.
+    fn copy(&mut self, id: Oid, entry: &packed::Entry<'_>) -> Result<Entry> {
+        let read = entry.read(&mut self.inflate, &mut self.content).or_fail(Kind::Git, || format!("cannot read object {id}"))?;
+        let Some(bytes) = read else { return Err(damaged(id)) };
+        check_hash(id, hasher(entry.kind, entry.size).chain_update(&self.content))?;
+        let crc = crc32fast::hash(&bytes);
+        Ok(Entry::Compressed { id, bytes, crc })
+    }
+
+    fn compress(&mut self, id: Oid) -> Result<Entry> {
+        let unreadable = || git_error(format!("cannot read object {id}"));
+        let (size, _) = self.odb.read_header(id).map_err(unreadable())?;
+        if size > LARGE {
+            return Ok(Entry::Large(id));
+        }
+        let object = self.odb.read(id).map_err(unreadable())?;
+        let (kind, data) = (object.kind(), object.data());
+        check_hash(id, hasher(kind, data.len()).chain_update(data))?;
+        let mut bytes = Vec::with_capacity(data.len() / 2 + 64);
+        push_header(&mut bytes, kind, data.len());
+        self.deflate.reset();
+        loop {
+            bytes.reserve(data.len() / 8 + 64);
+            let done = usize::try_from(self.deflate.total_in()).expect("the object is in memory");
+            let status = self.deflate.compress_vec(&data[done..], &mut bytes, flate2::FlushCompress::Finish);
+            if status.or_fail(Kind::Git, || format!("cannot compress object {id}"))? == flate2::Status::StreamEnd {
+                let crc = crc32fast::hash(&bytes);
+                return Ok(Entry::Compressed { id, bytes, crc });
+            }
         }
     }
 }
@@ -144,14 +182,15 @@ fn hasher(kind: ObjectType, size: usize) -> Sha1 {
 
 /// What is copied is hashed: a damaged or forged object in the source must not get any further.
 fn check_hash(id: Oid, hasher: Sha1) -> Result<()> {
-    if hasher.finalize().as_slice() == id.as_bytes() {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Git, format!("object {id} of the source repository is damaged")).hint("run git fsck there"))
+    if hasher.finalize().as_slice() == id.as_bytes() { Ok(()) } else { Err(damaged(id)) }
+}
+
+fn damaged(id: Oid) -> Error {
+    Error::new(Kind::Git, format!("object {id} of the source repository is damaged")).hint("run git fsck there")
 }
 
 /// The type and size of an object, as they stand before its compressed bytes.
-fn push_header(bytes: &mut Vec<u8>, kind: ObjectType, size: usize) {
+pub(super) fn push_header(bytes: &mut Vec<u8>, kind: ObjectType, size: usize) {
     let number = match kind {
         ObjectType::Commit => 1,
         ObjectType::Tree => 2,

@@ -1,5 +1,6 @@
 //! Index files of packs (version 2).
 
+use std::cmp::Ordering;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -14,6 +15,8 @@ pub(super) struct Item {
     pub offset: u64,
 }
 
+/// The beginning of every index of version 2.
+const MAGIC: &[u8] = b"\xfftOc\0\0\0\x02";
 /// Offsets from here on are in a table of their own.
 const FAR: u64 = 1 << 31;
 
@@ -21,7 +24,7 @@ const FAR: u64 = 1 << 31;
 pub(super) fn write(file: &mut impl Write, items: &mut [Item], pack: &[u8; 20]) -> io::Result<()> {
     items.sort_unstable_by_key(|item| item.id);
     let mut file = Hashed { file, hash: Sha1::new() };
-    file.write_all(b"\xfftOc\0\0\0\x02")?;
+    file.write_all(MAGIC)?;
     let mut below = 0;
     for first in 0..=255 {
         below += items[below..].partition_point(|item| item.id.as_bytes()[0] <= first);
@@ -55,25 +58,10 @@ pub(super) fn read(path: &Path, pack_size: u64) -> io::Result<Vec<(Oid, u64)>> {
 }
 
 fn parse(bytes: &[u8], pack_size: u64) -> Option<Vec<(Oid, u64)>> {
-    let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    if !bytes.starts_with(b"\xfftOc\0\0\0\x02") {
-        return None;
-    }
-    const NAMES: usize = 8 + 256 * 4;
-    let count = word(NAMES - 4)? as usize;
-    let offsets = NAMES + count * 24;
-    let far = offsets + count * 4;
-    let mut items = Vec::with_capacity(count);
-    for place in 0..count {
-        let id = Oid::from_bytes(bytes.get(NAMES + place * 20..NAMES + place * 20 + 20)?).ok()?;
-        let near = u64::from(word(offsets + place * 4)?);
-        let offset = if near < FAR {
-            near
-        } else {
-            let at = far + usize::try_from(near - FAR).ok()? * 8;
-            u64::from(word(at)?) << 32 | u64::from(word(at + 4)?)
-        };
-        items.push((id, offset));
+    let index = Index::new(bytes)?;
+    let mut items = Vec::with_capacity(index.count);
+    for place in 0..index.count {
+        items.push((Oid::from_bytes(index.name(place)?).ok()?, index.offset(place)?));
     }
     // An object ends where the next one begins; the last one before the pack's own hash.
     items.sort_unstable_by_key(|(_, offset)| *offset);
@@ -83,6 +71,65 @@ fn parse(bytes: &[u8], pack_size: u64) -> Option<Vec<(Oid, u64)>> {
         end = begin;
     }
     Some(items)
+}
+
+/// Where an object is, by the content of an index of version 2.
+pub(super) fn find(bytes: &[u8], id: Oid) -> Option<u64> {
+    let index = Index::new(bytes)?;
+    let first = usize::from(id.as_bytes()[0]);
+    let mut low = if first == 0 { 0 } else { index.below(first - 1)? };
+    let mut high = index.below(first)?;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match index.name(middle)?.cmp(id.as_bytes()) {
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+            Ordering::Equal => return index.offset(middle),
+        }
+    }
+    None
+}
+
+/// The parts of an index.
+struct Index<'a> {
+    bytes: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Index<'a> {
+    const FANOUT: usize = 8;
+    const NAMES: usize = Self::FANOUT + 256 * 4;
+
+    fn new(bytes: &'a [u8]) -> Option<Self> {
+        let index = Index { bytes, count: 0 };
+        let count = index.below(255)?;
+        // Even without far offsets there must be this much.
+        let enough = bytes.len() >= Self::NAMES + count.checked_mul(28)? + 40;
+        (bytes.starts_with(MAGIC) && enough).then_some(Index { bytes, count })
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        Some(u32::from_be_bytes(self.bytes.get(at..at + 4)?.try_into().ok()?))
+    }
+
+    /// How many names begin with this byte or a lower one.
+    fn below(&self, first: usize) -> Option<usize> {
+        self.word(Self::FANOUT + first * 4).map(|count| count as usize)
+    }
+
+    fn name(&self, place: usize) -> Option<&'a [u8]> {
+        self.bytes.get(Self::NAMES + place * 20..Self::NAMES + place * 20 + 20)
+    }
+
+    fn offset(&self, place: usize) -> Option<u64> {
+        let offsets = Self::NAMES + self.count * 24;
+        let near = u64::from(self.word(offsets + place * 4)?);
+        if near < FAR {
+            return Some(near);
+        }
+        let at = offsets + self.count * 4 + usize::try_from(near - FAR).ok()? * 8;
+        Some(u64::from(self.word(at)?) << 32 | u64::from(self.word(at + 4)?))
+    }
 }
 
 fn number(count: usize) -> [u8; 4] {
@@ -131,6 +178,11 @@ mod tests {
         assert_eq!(bytes.len(), offsets + 28 + 40);
         let sizes = parse(&bytes, far + 120).unwrap();
         assert_eq!(sizes, [(id(0), FAR - 12), (id(255), far - FAR), (id(9), 100)]);
+        assert_eq!(
+            [find(&bytes, id(0)), find(&bytes, id(9)), find(&bytes, id(255)), find(&bytes, id(8))],
+            [Some(12), Some(far), Some(FAR), None]
+        );
         assert_eq!(parse(&bytes[..bytes.len() - 60], far), None);
+        assert_eq!(find(b"", id(0)), None);
     }
 }

@@ -46,6 +46,30 @@ fn a_second_fetch_and_an_older_commit_connect_anew() {
 }
 
 #[test]
+fn history_is_completed_without_hurting_what_is_cut_elsewhere() {
+    let Some(server) = Server::start() else { return };
+    let scratch = &server.scratch;
+    let first = scratch.git("up", &["rev-parse", "HEAD"]);
+    let lost = scratch.commit("up", &[("README", "lost\n")]);
+    let open = || open_with(&server.url("up"), &server.access("user", "host")).unwrap();
+    let into = scratch.target("down");
+    bake(&open(), &Wanted::default(), &into).unwrap();
+    scratch.git("up", &["reset", "-q", "--hard", &first]);
+    scratch.commit("up", &[("README", "second\n")]);
+    let second = scratch.git("up", &["rev-parse", "HEAD"]);
+    scratch.commit("up", &[("README", "third\n")]);
+    scratch.git("up", &["reflog", "expire", "--expire=now", "--all"]);
+    scratch.git("up", &["gc", "-q", "--prune=now"]);
+    let older = Wanted { reference: Some("main".into()), commit: Some(git_cli::oid(&second)) };
+    let source = open();
+    source.fetch(&source.resolve(&older).unwrap(), &into, &git_cli::phase()).unwrap();
+    // HEAD and our own reference still stand at the lost commit, whose parents nobody has sent.
+    scratch.check("down", &lost, true);
+    bake(&open(), &older, &into).unwrap();
+    scratch.check("down", &second, true);
+}
+
+#[test]
 fn unknown_and_changed_host_keys_are_refused() {
     let Some(server) = Server::start() else { return };
     let unknown = Access { known_hosts: None, ..server.access("user", "host") };

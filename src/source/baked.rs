@@ -74,6 +74,21 @@ pub(super) fn cut_at(repository: &Repository, commit: Oid) -> Result<()> {
     Ok(())
 }
 
+/// Forgets the cuts whose parents have come in meanwhile. Read from the objects: to libgit2 a cut commit has no parents.
+pub(super) fn forget_healed_cuts(repository: &Repository) -> Result<()> {
+    let odb = repository.odb().map_err(git_error("cannot open the object database"))?;
+    let mut cuts = shallow(repository)?;
+    let before = cuts.len();
+    cuts.retain(|cut| odb.read(*cut).is_ok_and(|commit| parents(commit.data()).any(|parent| !odb.exists(parent))));
+    if cuts.len() == before { Ok(()) } else { set_shallow(repository, &cuts) }
+}
+
+/// The parents that a commit object names.
+fn parents(commit: &[u8]) -> impl Iterator<Item = Oid> {
+    let header = commit.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
+    header.filter_map(|line| line.strip_prefix(b"parent ")).filter_map(parse_oid)
+}
+
 fn forget_unreachable_cuts(repository: &Repository) -> Result<()> {
     let before = shallow(repository)?;
     if before.len() <= 1 {

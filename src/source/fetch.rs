@@ -162,8 +162,8 @@ impl Fetch<'_> {
         let answer = self.connection.request(&body)?;
         let shallow_section = refs.can("shallow") && (depth == Depth::One || !ask.cuts.is_empty());
         let fetched = self.receive(Packets::new(answer), shallow_section)?;
-        if depth == Depth::Full && !ask.cuts.is_empty() {
-            baked::set_shallow(self.into, &BTreeSet::new())?;
+        if depth == Depth::Full {
+            baked::forget_healed_cuts(self.into)?;
         }
         Ok(fetched)
     }

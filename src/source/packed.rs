@@ -86,7 +86,7 @@ impl Entry<'_> {
         Ok(Some(bytes))
     }
 
-    /// The compressed content (and what follows it) as a stream.
+    /// The compressed content (and what follows it) as a stream; one at a time, they share their position.
     pub fn stream(&self) -> io::Result<File> {
         let mut file = self.pack.try_clone()?;
         file.seek(SeekFrom::Start(self.offset + self.header as u64))?;

@@ -46,7 +46,8 @@ fn a_bake_takes_one_get_and_one_post_on_one_connection() {
 
 #[test]
 fn an_update_brings_only_what_changed() {
-    let (scratch, server, first) = serve();
+    let (scratch, server, _) = serve();
+    let first = scratch.commit("up", &[("README", "one\n")]);
     let into = scratch.target("down");
     bake(&open(&server.url("up")).unwrap(), &Wanted::default(), &into).unwrap();
     scratch.check("down", &first, false);

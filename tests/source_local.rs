@@ -186,24 +186,50 @@ fn five_hundred_commits_take_no_more_than_twice_a_fresh_clone() {
     let text = "some words that are like other words\n".repeat(20);
     let files: Vec<(&str, String)> = names.iter().map(|name| (name.as_str(), format!("{name}\n{text}"))).collect();
     scratch.commit("up", &files.iter().map(|(name, text)| (*name, text.as_str())).collect::<Vec<_>>());
-    let up = git2::Repository::open(scratch.path("up")).unwrap();
-    let mut commit = up.head().unwrap().target().unwrap();
-    let mut rewrites = 0;
-    drop(scratch.target("down"));
-    for round in 0..500 {
-        commit = change_one_file(&up, commit, &format!("{round}\n{text}"));
-        let into = open_repository(&scratch.path("down")).unwrap();
-        bake(&open(&path(&scratch, "up")).unwrap(), &wanted("main"), &into).unwrap();
-        if maintain(&into, commit, &Cancel::new()).unwrap() == Change::Changed {
-            rewrites += 1;
-        }
-    }
-    assert!(rewrites < 100, "{rewrites} rewrites");
-    scratch.git("", &["clone", "-q", "--bare", "--depth", "1", &format!("file://{}", path(&scratch, "up")), "fresh.git"]);
+    bake_each(&scratch, (0..500).map(|round| format!("{round}\n{text}")));
     let (ours, fresh) = (disk_use(&scratch.path("down/.git/objects")), disk_use(&scratch.path("fresh.git/objects")));
     assert!(ours <= 2 * fresh, "{ours} against {fresh}");
     assert!(disk_use(&scratch.path("down/.git")) <= 2 * disk_use(&scratch.path("fresh.git")));
+}
+
+/// Bakes and looks after the repository once per text, each committed in the same file.
+fn bake_each(scratch: &Scratch, texts: impl Iterator<Item = String>) {
+    let up = git2::Repository::open(scratch.path("up")).unwrap();
+    let mut commit = up.head().unwrap().target().unwrap();
+    drop(scratch.target("down"));
+    for text in texts {
+        commit = change_one_file(&up, commit, &text);
+        let into = open_repository(&scratch.path("down")).unwrap();
+        bake(&open(&path(scratch, "up")).unwrap(), &wanted("main"), &into).unwrap();
+        maintain(&into, commit, &Cancel::new()).unwrap();
+    }
+    scratch.git("", &["clone", "-q", "--bare", "--depth", "1", &format!("file://{}", path(scratch, "up")), "fresh.git"]);
     scratch.check("down", &commit.to_string(), false);
+}
+
+fn noise(seed: u64, lines: u64) -> String {
+    (0..lines).map(|n| format!("{:x}\n", (n + seed * lines).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20)).collect()
+}
+
+#[test]
+fn garbage_in_few_packs_is_dropped() {
+    let scratch = Scratch::new();
+    scratch.repository("up");
+    bake_each(&scratch, (0..12).map(|round| noise(round, 10_000)));
+    let (ours, fresh) = (disk_use(&scratch.path("down/.git/objects")), disk_use(&scratch.path("fresh.git/objects")));
+    assert!(ours <= 2 * fresh, "{ours} against {fresh}");
+}
+
+#[test]
+fn many_small_packs_become_few_beside_a_big_one_that_stays() {
+    let scratch = Scratch::new();
+    scratch.repository("up");
+    scratch.commit("up", &[("big", &noise(1, 60_000))]);
+    bake_each(&scratch, (0..40).map(|round| format!("{round}\n")));
+    let packs = scratch.path("down/.git/objects/pack");
+    let sizes: Vec<u64> = packs.read_dir().unwrap().map(|file| file.unwrap().metadata().unwrap().len()).collect();
+    assert!(sizes.len() <= 2 * 33, "{} files", sizes.len());
+    assert_eq!(sizes.iter().filter(|size| **size > 100_000).count(), 1, "{sizes:?}");
 }
 
 /// Without the git command line: five hundred of them would take longer than all other tests.

@@ -50,7 +50,8 @@ fn history_is_completed_without_hurting_what_is_cut_elsewhere() {
     let Some(server) = Server::start() else { return };
     let scratch = &server.scratch;
     let first = scratch.git("up", &["rev-parse", "HEAD"]);
-    let lost = scratch.commit("up", &[("README", "lost\n")]);
+    scratch.commit("up", &[("README", "lost\n")]);
+    let lost = scratch.commit("up", &[("README", "lost, and so is its parent\n")]);
     let open = || open_with(&server.url("up"), &server.access("user", "host")).unwrap();
     let into = scratch.target("down");
     bake(&open(), &Wanted::default(), &into).unwrap();

@@ -2,36 +2,44 @@
 //!
 //! Everything here blocks; callers put it on a thread of its own.
 
-use std::path::PathBuf;
-
 use git2::{Oid, Repository};
 
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::report::RunningPhase;
 
+mod baked;
 pub mod credentials;
+mod fetch;
+mod gitmodules;
+mod http;
+mod http_setup;
+mod known_hosts;
+mod large;
+mod libgit;
+mod local;
+mod location;
 pub mod maintain;
+mod pack;
+mod pack_index;
+mod packed;
+mod pktline;
+mod refs;
+mod sideband;
+mod ssh;
 pub mod submodules;
+mod trees;
+mod watch;
 
-pub use credentials::Access;
+pub use baked::{BAKED, keep, kept};
+pub use credentials::{Access, Login};
+pub use large::stream_object;
+pub use libgit::{initialise, open_repository};
+pub use location::Location;
 
-/// Where a repository is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
-    /// `https://`, `http://` or `ssh://` (also written `user@host:path`), without credentials.
-    Remote(url::Url),
-    /// A directory on this machine (a path or a `file://` URL): a work tree, a git directory or a bare repository.
-    Local(PathBuf),
-}
-
-impl Location {
-    /// Reads what the user wrote. Never logs it: it may carry a password. Credentials in the URL come back beside the location.
-    pub fn parse(text: &str) -> Result<(Location, Option<credentials::Login>)> {
-        let _ = text;
-        todo!()
-    }
-}
+use fetch::{Connection, Fetch};
+use local::Local;
+use refs::Refs;
 
 /// What to bake. Neither set: the default branch (for a local work tree, its HEAD).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +53,7 @@ pub struct Wanted {
 /// A commit, and the name it was found by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
+    /// The commit. A SHA that the user gave is not known to exist before it is fetched.
     pub commit: Oid,
     /// The full ref name (`refs/heads/main`), if there is one.
     pub reference: Option<String>,
@@ -55,34 +64,73 @@ pub struct Resolved {
 pub struct Fetched {
     /// Zero when everything was there already.
     pub objects: usize,
+    /// The size of the packs.
     pub bytes: u64,
 }
 
 /// An open source: its refs are known (one round trip), its objects can be fetched.
-pub struct Source {}
+pub struct Source {
+    canonical_url: String,
+    base: Location,
+    refs: Refs,
+    place: Place,
+    cancel: Cancel,
+}
+
+enum Place {
+    Local(Local),
+    Remote(Box<dyn Connection>),
+}
 
 impl Source {
-    /// Opens the repository and reads its refs.
+    /// Opens the repository and reads its refs. What follows looks at the same `cancel`.
     pub fn open(location: &Location, access: &Access, cancel: &Cancel) -> Result<Source> {
-        let _ = (location, access, cancel);
-        todo!()
+        initialise();
+        cancel.check()?;
+        let (base, refs, place) = match location {
+            Location::Local(path) => {
+                let local = Local::open(path)?;
+                (local.base()?, local.refs()?, Place::Local(local))
+            }
+            Location::Remote(url) => {
+                let connection: Box<dyn Connection> = match url.scheme() {
+                    "ssh" => Box::new(ssh::Ssh::new(url, access, cancel)),
+                    _ => Box::new(http::Http::new(url, access, cancel)?),
+                };
+                (location.clone(), connection.refs()?, Place::Remote(connection))
+            }
+        };
+        Ok(Source { canonical_url: base.canonical()?, base, refs, place, cancel: cancel.clone() })
     }
 
     /// The repository's identity: no credentials, equal for equal repositories. A local clone has the identity of its
     /// `origin`, so that a CI's workspace and the URL that it was cloned from give one key; without one, `file://` + path.
     pub fn canonical_url(&self) -> &str {
-        todo!()
+        &self.canonical_url
     }
 
-    /// Which commit `wanted` means.
+    /// Where relative URLs of submodules start: the repository, or what a local one was cloned from.
+    pub fn base(&self) -> &Location {
+        &self.base
+    }
+
+    /// Which commit `wanted` means. Asks nobody: the refs are those that were read when the source was opened.
     pub fn resolve(&self, wanted: &Wanted) -> Result<Resolved> {
-        let _ = wanted;
-        todo!()
+        self.refs.resolve(wanted)
     }
 
-    /// Brings everything that the commit's tree needs (depth 1, not its history) into `into`; only what is missing.
+    /// Brings everything that the commit's tree needs (depth 1, not its history) into `into`; only what is missing there.
+    /// Leaves no `FETCH_HEAD` and no reference; `.git/shallow` says where the history ends. Call [`keep`] later.
     pub fn fetch(&self, resolved: &Resolved, into: &Repository, phase: &RunningPhase) -> Result<Fetched> {
-        let _ = (resolved, into, phase);
-        todo!()
+        let known = kept(into);
+        if fetch::is_complete(into, resolved.commit, known) {
+            return Ok(Fetched::default());
+        }
+        match &self.place {
+            Place::Local(local) => local.fetch(resolved, into, phase, &self.cancel),
+            Place::Remote(connection) => {
+                Fetch { connection: connection.as_ref(), into, phase, cancel: &self.cancel }.run(&self.refs, resolved)
+            }
+        }
     }
 }

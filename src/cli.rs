@@ -137,9 +137,10 @@ pub fn option_names() -> Vec<String> {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>, context: &Context) -> Parsed {
     let ci = ci::detect(&context.environment);
     let plain = Options::new(General::default(), context.stderr_is_terminal, &context.environment, ci.system);
-    let matches = match definition().try_get_matches_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let matches = match definition().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return Parsed { console: plain, command: without_command(&error) },
+        Err(error) => return Parsed { console: plain, command: without_command(&error, &arguments) },
     };
     let (name, flags) = matches.subcommand().expect("clap lets no command line pass without one");
     let (layers, general) = match settings(flags, context) {
@@ -182,13 +183,16 @@ fn command(name: &str, layers: &[&Layer], flags: &ArgMatches, ci: &Ci, context: 
 }
 
 /// Help and version are answers; everything else is an error.
-fn without_command(error: &clap::Error) -> Result<Command> {
+fn without_command(error: &clap::Error, arguments: &[OsString]) -> Result<Command> {
+    let definition = definition();
+    let named = arguments.iter().skip(1).find_map(|argument| definition.find_subcommand(argument));
+    let help = named.map_or("ebs-bake --help".to_owned(), |command| format!("ebs-bake {} --help", command.get_name()));
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Command::Print(error.render().to_string())),
-        ErrorKind::MissingSubcommand => {
-            Err(Error::new(Kind::Usage, "a command is needed, such as bake or list").hint("see ebs-bake --help"))
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err(Error::new(Kind::Usage, "a command is needed, such as bake or list").hint(format!("see {help}")))
         }
-        _ => Err(problem::Problem::of(error).into_flag_error("ebs-bake --help")),
+        _ => Err(problem::Problem::of(error).into_flag_error(&help)),
     }
 }
 

@@ -119,3 +119,70 @@ pub fn json(snapshots: &[Snapshot]) -> String {
     let snapshots: Vec<Value> = snapshots.iter().map(entry).collect();
     escape::json(&format!("{:#}\n", json!({ "version": VERSION, "snapshots": snapshots })))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Tags;
+
+    fn snapshot(id: &str, started: i64, reference: &str, state: SnapshotState) -> Snapshot {
+        let tags = [(tag::COMMIT, "0123456789abcdef0123456789abcdef01234567"), (tag::REF, reference)];
+        Snapshot {
+            id: id.parse().unwrap(),
+            state,
+            volume: None,
+            size_gib: 8,
+            tags: tags.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect(),
+            description: String::new(),
+            started: Timestamp::from_second(started).unwrap(),
+            parent: None,
+            changed_blocks: Some(u64::from(reference.len() as u32)),
+        }
+    }
+
+    fn several() -> Vec<Snapshot> {
+        let mut foreign = snapshot("snap-00000003", 90_000, "", SnapshotState::Pending(Some(40)));
+        (foreign.tags, foreign.changed_blocks) = (Tags::new(), None);
+        vec![
+            snapshot("snap-00000001", 0, "refs/heads/main", SnapshotState::Completed),
+            snapshot(
+                "snap-00000002",
+                86_400,
+                "refs/tags/\u{202e}v1\n\u{1b}[2J日本",
+                SnapshotState::Error("truncated\nimage".into()),
+            ),
+            foreign,
+        ]
+    }
+
+    #[test]
+    fn a_table_is_aligned_whatever_the_refs_are() {
+        let expected = "\
+COMMIT        REF                        STATE         AGE   SIZE  CHANGED  SNAPSHOT
+-             -                          pending 40 %  10s  8 GiB        -  snap-00000003
+0123456789ab  \\u{202e}v1\\n\\u{1b}[2J日本  error          1h  8 GiB       26  snap-00000002
+0123456789ab  main                       completed      1d  8 GiB       15  snap-00000001
+snap-00000002: truncated\\nimage
+";
+        assert_eq!(table(&several(), Timestamp::from_second(90_010).unwrap()), expected);
+        assert_eq!(table(&[], Timestamp::UNIX_EPOCH), "no snapshots\n");
+    }
+
+    #[test]
+    fn long_refs_are_cut_to_their_column() {
+        let short = cut(&"日".repeat(100));
+        assert_eq!((short.width(), short.ends_with('…')), (39, true));
+        assert_eq!(cut("main"), "main");
+    }
+
+    #[test]
+    fn json_has_everything() {
+        let value: Value = serde_json::from_str(&json(&several())).unwrap();
+        assert_eq!(value["version"], 1);
+        let second = &value["snapshots"][1];
+        assert_eq!(second["error"], "truncated\nimage");
+        assert_eq!(second["started"], "1970-01-02T00:00:00Z");
+        assert_eq!(value["snapshots"][2]["commit"], Value::Null);
+        assert_eq!(value["snapshots"][2]["percent"], 40);
+    }
+}

@@ -4,6 +4,7 @@ use std::error::Error as _;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::config::layers::{TOKEN_VARIABLE, is_secret_name};
 use crate::error::{Error, Kind};
 
 /// An objection, without the place that it concerns.
@@ -43,10 +44,7 @@ impl Problem {
                 let what = if what.contains("boolean") { format!("{value:?} is not true or false") } else { what };
                 Problem { flag, what, hint: None }
             }
-            ErrorKind::UnknownArgument => {
-                let what = format!("there is no option {}", flag.unwrap_or_default());
-                Problem { flag: None, what, hint: hint(ContextKind::SuggestedArg) }
-            }
+            ErrorKind::UnknownArgument => unknown(&flag.unwrap_or_default(), hint(ContextKind::SuggestedArg)),
             ErrorKind::InvalidSubcommand => {
                 let name = single(ContextKind::InvalidSubcommand).unwrap_or_default();
                 let hint = match error.get(ContextKind::SuggestedSubcommand) {
@@ -76,6 +74,19 @@ impl Problem {
         };
         Error::new(Kind::Usage, message).hint(self.hint.unwrap_or_else(|| format!("see {help}")))
     }
+}
+
+/// Something that was typed and is not expected; secrets above all.
+fn unknown(argument: &str, hint: Option<String>) -> Problem {
+    if !argument.starts_with('-') {
+        return Problem { flag: None, what: format!("{argument:?} is not expected here"), hint: None };
+    }
+    let what = format!("there is no option {argument}");
+    if is_secret_name(argument) {
+        let hint = format!("every process on the host can read flags: set {TOKEN_VARIABLE}, or use --git-token-file");
+        return Problem { flag: None, what, hint: Some(hint) };
+    }
+    Problem { flag: None, what, hint }
 }
 
 fn choices(error: &clap::Error) -> Option<String> {

@@ -123,11 +123,15 @@ impl Layer {
     }
 }
 
+/// Whether only a secret can have this name.
+pub fn is_secret_name(name: &str) -> bool {
+    ["token", "password", "secret"].iter().any(|word| name.ends_with(word))
+}
+
 /// Keys that only a secret can have, and repository URLs with a password in them.
 fn is_secret(entry: &Entry) -> bool {
-    let secret_key = |key: &str| ["token", "password", "secret"].iter().any(|word| key.ends_with(word));
-    let with_password = || entry.value.split_once("://").and_then(|(_, rest)| rest.split('/').next()?.split_once('@'));
-    secret_key(&entry.key) || entry.key == "repository" && with_password().is_some_and(|(user, _)| user.contains(':'))
+    let user = || entry.value.split_once("://").and_then(|(_, rest)| rest.split('/').next()?.rsplit_once('@'));
+    is_secret_name(&entry.key) || entry.key == "repository" && user().is_some_and(|(user, _)| user.contains(':'))
 }
 
 fn unknown(entry: &Entry, known: &[String]) -> Error {

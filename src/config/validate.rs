@@ -140,7 +140,7 @@ fn token_user(token: &str, location: &Location, ci: &Ci, environment: &Environme
         Location::Remote(url) => url.host_str().unwrap_or_default(),
         Location::Local(_) => "",
     };
-    let job_token = ci.system == Some(System::GitLab) && environment.get("CI_JOB_TOKEN") == Some(token);
+    let job_token = ci.system == Some(System::GitLab) && environment.get("CI_JOB_TOKEN").map(str::trim) == Some(token);
     match host {
         _ if job_token => "gitlab-ci-token",
         "bitbucket.org" => "x-token-auth",

@@ -17,6 +17,8 @@ use crate::storage::{SnapshotId, VolumeId};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub use tests::example;
 
 /// The version of the JSON object; raised when a field changes its meaning or goes.
 pub const VERSION: u32 = 1;

@@ -127,11 +127,13 @@ pub fn error(error: &Error, color: bool, github: bool) -> String {
             text += &format!("  {} {}\n", paint("cause:", Style::Dim, color), escape::line(line));
         }
     }
-    if let Some(hint) = error.hint_text() {
-        text += &format!("  {} {}\n", paint("hint:", Style::Cyan, color), escape::line(hint));
+    let hint = error.hint_text().map(escape::line);
+    if let Some(hint) = &hint {
+        text += &format!("  {} {hint}\n", paint("hint:", Style::Cyan, color));
     }
     if github {
-        text += &format!("::error title=ebs-bake::{}\n", escape::workflow_command(&message));
+        let annotation = hint.map_or_else(|| message.clone(), |hint| format!("{message}\n{hint}"));
+        text += &format!("::error title=ebs-bake::{}\n", escape::workflow_command(&annotation));
     }
     text
 }

@@ -1,4 +1,5 @@
 //! What the program says about itself and about mistakes, word for word.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says what it skips")]
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};

@@ -1,4 +1,5 @@
 //! Every option means the same as a flag, as a variable and as a key of the file; and all of them are documented.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says what it skips")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -28,6 +28,11 @@ mod tests;
 const HEARTBEAT: Duration = Duration::from_secs(20);
 /// How often that is looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a bar moves: events of progress come by the ten thousand.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// So many lines of others between ours, and the times are no longer seen at one glance.
+const SCREENFUL: usize = 20;
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,9 +109,12 @@ struct State {
     running: Vec<Running>,
     /// The phase whose output is being shown in a group.
     group: Option<Phase>,
-    /// Whether somebody else's output stands between our lines.
-    interleaved: bool,
+    /// How many lines of others stand between ours.
+    foreign_lines: usize,
+    /// Whether the running phase is shown as a bar.
+    bars: bool,
     bar: Option<ProgressBar>,
+    drawn: Option<Instant>,
     stopped: bool,
 }
 
@@ -131,8 +139,9 @@ impl Console {
 
     /// Writes to `out`.
     pub fn new(options: Options, out: Box<dyn Write + Send>) -> Self {
-        let bar = (options.terminal && options.format == LogFormat::Text && options.verbosity > Verbosity::Quiet).then(bar);
-        let state = State { out, running: Vec::new(), group: None, interleaved: false, bar, stopped: false };
+        let bars = options.terminal && options.format == LogFormat::Text && options.verbosity > Verbosity::Quiet;
+        let state =
+            State { out, running: Vec::new(), group: None, foreign_lines: 0, bars, bar: None, drawn: None, stopped: false };
         let shared = Arc::new(Shared { options, state: Mutex::new(state), stop: Condvar::new() });
         Console { shared, heart: Mutex::default() }
     }
@@ -152,7 +161,7 @@ impl Console {
         if options.verbosity == Verbosity::Quiet {
             return;
         }
-        if state.interleaved || options.verbosity == Verbosity::Verbose {
+        if state.foreign_lines > SCREENFUL || options.verbosity == Verbosity::Verbose {
             state.write(&text::table(&outputs.phases));
         }
         state.write(&text::result(outputs, options.color));
@@ -198,7 +207,7 @@ impl Observer for Console {
                 group + &text::event(event, options.color)
             }
         };
-        state.interleaved |= matches!(event, Event::Output { .. });
+        state.foreign_lines += usize::from(matches!(event, Event::Output { .. }));
         state.write(&rendered);
     }
 }
@@ -261,14 +270,30 @@ impl State {
             }
             Event::Note(_) | Event::Warning(_) => {}
         }
-        if let Some(bar) = &self.bar {
-            draw(bar, self.running.last());
+        let soon = self.drawn.is_some_and(|drawn| now.duration_since(drawn) < FRAME);
+        if self.bars && !(soon && matches!(event, Event::Progress { .. })) {
+            self.drawn = Some(now);
+            self.draw();
+        }
+    }
+
+    /// Shows the phase that began last as a bar, if any runs.
+    fn draw(&mut self) {
+        let running = self.running.last();
+        let name = running.map_or("", |running| running.phase.name());
+        if self.bar.as_ref().is_some_and(|bar| bar.prefix() != name)
+            && let Some(bar) = self.bar.take()
+        {
+            bar.finish_and_clear();
+        }
+        if let Some(running) = running {
+            advance(self.bar.get_or_insert_with(|| new_bar(name)), running.progress);
         }
     }
 
     /// The lines that are due at `now`: one for each phase that was silent for the length of a heartbeat.
     fn signs_of_life(&mut self, now: Instant, format: LogFormat) -> Vec<String> {
-        if self.bar.is_some() {
+        if self.bars {
             return Vec::new();
         }
         let due = self.running.iter_mut().filter(|running| now.duration_since(running.said) >= HEARTBEAT);
@@ -313,34 +338,24 @@ pub fn render_error(error: &Error, options: &Options) -> String {
     }
 }
 
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::no_length();
-    bar.set_style(ProgressStyle::default_spinner());
+fn new_bar(name: &'static str) -> ProgressBar {
+    const SPIN: Duration = Duration::from_millis(120);
+    let bar = ProgressBar::no_length().with_prefix(name);
+    bar.enable_steady_tick(SPIN);
     bar
 }
 
-/// Shows the phase that runs, with a bar if it is known how much there is to do.
-fn draw(bar: &ProgressBar, running: Option<&Running>) {
-    const SPIN: Duration = Duration::from_millis(120);
-    let Some(running) = running else {
-        bar.disable_steady_tick();
-        return bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+/// Moves a bar; without a known end it is a spinner.
+fn advance(bar: &ProgressBar, progress: Option<Progress>) {
+    let total = progress.and_then(|progress| progress.total);
+    let template = match total {
+        Some(_) => "{spinner} {prefix:<14} {elapsed:>7}  {bar:30} {msg}",
+        None => "{spinner} {prefix:<14} {elapsed:>7}  {msg}",
     };
-    let known = running.progress.and_then(|progress| progress.total.map(|total| (progress.done, total)));
-    let template =
-        if known.is_some() { "{spinner} {prefix:<14} {wide_bar} {msg}" } else { "{spinner} {prefix:<14} {elapsed} {msg}" };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    if bar.prefix() != running.phase.name() {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-        bar.reset();
-        bar.set_prefix(running.phase.name());
-        bar.enable_steady_tick(SPIN);
-    }
-    if let Some((done, total)) = known {
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    if let (Some(total), Some(progress)) = (total, progress) {
         bar.set_length(total);
-        bar.set_position(done);
+        bar.set_position(progress.done);
     }
-    bar.set_message(running.progress.map(text::progress).unwrap_or_default());
+    bar.set_message(progress.map(text::progress).unwrap_or_default());
 }

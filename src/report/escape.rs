@@ -19,6 +19,20 @@ pub fn line(text: &str) -> String {
     safe
 }
 
+/// Without the escape sequences that set colours (`ESC [ … m`), which many programs write whoever reads them.
+pub fn without_colors(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ';' | ':'));
+        match rest.strip_prefix('m') {
+            Some(rest) => plain.push_str(rest),
+            None => plain.extend(["\x1b[", part]),
+        }
+    }
+    plain
+}
+
 /// Characters that show nothing, but change how their neighbours are shown, or end a line somewhere.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
@@ -75,6 +89,12 @@ mod tests {
         assert_eq!(line("a\r\nb\tc\x1b[31m"), "a\\r\\nb c\\u{1b}[31m");
         assert_eq!(line("abc\u{202e}fed\u{2028}x\u{85}"), "abc\\u{202e}fed\\u{2028}x\\u{85}");
         assert_eq!(line("käse ✓"), "käse ✓");
+    }
+
+    #[test]
+    fn colours_go_and_what_moves_the_cursor_stays_to_be_escaped() {
+        assert_eq!(without_colors("\x1b[1;32mgreen\x1b[0m \x1b[38:5:1mred\x1b[m"), "green red");
+        assert_eq!(line(&without_colors("\x1b[2Jx\x1b[31")), "\\u{1b}[2Jx\\u{1b}[31");
     }
 
     #[test]

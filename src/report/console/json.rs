@@ -13,7 +13,7 @@ use crate::report::{Event, Phase, Unit, escape};
 /// The line of an object: the time, the event's name, then `fields`.
 fn line(name: &str, fields: Value) -> String {
     let mut object = Map::new();
-    object.insert("time".into(), Timestamp::now().to_string().into());
+    object.insert("time".into(), format!("{:.3}", Timestamp::now()).into());
     object.insert("event".into(), name.into());
     if let Value::Object(fields) = fields {
         object.extend(fields);

@@ -38,7 +38,11 @@ pub fn event(event: &Event<'_>, color: bool) -> String {
         Event::Output { phase, line } => {
             // A program may redraw its line with carriage returns: what counts is what stands there in the end.
             let line = line.trim_end().rsplit('\r').next().unwrap_or_default();
-            format!("  {} {}\n", paint(&format!("{} |", phase.name()), Style::Dim, color), escape::line(line))
+            format!(
+                "  {} {}\n",
+                paint(&format!("{} |", phase.name()), Style::Dim, color),
+                escape::line(&escape::without_colors(line))
+            )
         }
         Event::Note(text) => format!("{} {}\n", paint("note:", Style::Bold, color), escape::line(text)),
         Event::Warning(text) => format!("{} {}\n", paint("warning:", Style::Yellow, color), escape::line(text)),

@@ -167,26 +167,33 @@ impl Outputs {
 impl OutputFiles {
     /// Whether all can be written: before a volume is rented or hours are spent. Leaves nothing behind.
     pub fn check_writable(&self) -> Result<()> {
-        let check = |path: &Option<PathBuf>, name: &str, check: fn(&Path) -> io::Result<()>| match path {
-            Some(path) => {
-                let hint = || Error::new(Kind::Usage, format!("{name}: {} cannot be written", path.display()));
-                check(path).map_err(|cause| hint().because(cause).hint("its directory must exist and be writable"))
-            }
-            None => Ok(()),
-        };
-        check(&self.json, "--output-json", check_replace)?;
-        check(&self.env, "--output-env", check_replace)?;
-        check(&self.github_output, "$GITHUB_OUTPUT", check_append)?;
-        check(&self.step_summary, "$GITHUB_STEP_SUMMARY", check_append)
+        let files = [
+            (&self.json, "--output-json"),
+            (&self.env, "--output-env"),
+            (&self.github_output, "$GITHUB_OUTPUT"),
+            (&self.step_summary, "$GITHUB_STEP_SUMMARY"),
+        ];
+        for (path, name) in files {
+            let Some(path) = path else { continue };
+            check(path).map_err(|cause| {
+                let error = Error::new(Kind::Usage, format!("{name}: {} cannot be written", path.display()));
+                error.because(cause).hint("its directory must exist and be writable")
+            })?;
+        }
+        Ok(())
     }
 }
 
 /// Replaces a file in one step, so that no reader sees half of it. What cannot be replaced (a file that is bind-mounted
-/// into a container, a device, a directory without write permission) is overwritten in place.
+/// into a container, one in a directory without write permission) is overwritten in place; devices, pipes and the open
+/// files below `/dev` and `/proc` are written to as they are.
 fn replace(path: &Path, content: &str) -> io::Result<()> {
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-    if !special && temporary(path).and_then(|file| persist(file, path, content)).is_ok() {
+    if special || path.starts_with("/dev") || path.starts_with("/proc") {
+        return append(path, content);
+    }
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if temporary(path).and_then(|file| persist(file, path, content)).is_ok() {
         return Ok(());
     }
     File::create(path)?.write_all(content.as_bytes())
@@ -212,10 +219,11 @@ fn append(path: &Path, content: &str) -> io::Result<()> {
     OpenOptions::new().append(true).create(true).open(path)?.write_all(content.as_bytes())
 }
 
-fn check_replace(path: &Path) -> io::Result<()> {
-    if path.exists() { OpenOptions::new().append(true).open(path).map(drop) } else { temporary(path).map(drop) }
-}
-
-fn check_append(path: &Path) -> io::Result<()> {
-    check_replace(path)
+/// Opens nothing that is there: a pipe would wait for its reader, who then would take the check for the end.
+fn check(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => Ok(nix::unistd::access(path, nix::unistd::AccessFlags::W_OK)?),
+        Err(_) => temporary(path).map(drop),
+    }
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
@@ -119,7 +120,10 @@ fn the_env_file_means_the_same_to_all_its_readers_and_runs_nothing() {
 fn a_huge_value_does_not_push_the_others_out_of_gitlabs_limit() {
     let huge = Outputs { reference: Some("ä".repeat(3000)), repository: "x".repeat(3000), ..example() };
     let dotenv = strict_dotenv(&huge.to_env());
-    assert!(dotenv.contains_key("SNAPSHOT_ID") && !dotenv.contains_key("REF"));
+    assert!(dotenv.contains_key("SNAPSHOT_ID") && !dotenv.contains_key("REF") && !dotenv.contains_key("REPOSITORY"));
+    let long = |length| Some("x".repeat(length));
+    let largest = Outputs { reference: long(ENV_VALUE_MAX), repository: "x".repeat(ENV_VALUE_MAX), ..example() };
+    assert!(strict_dotenv(&largest.to_env()).contains_key("REF"), "and all of it is under the limit");
 }
 
 /// GitHub's runner: `name<<delimiter`, lines, `delimiter`.
@@ -211,9 +215,17 @@ fn what_cannot_be_written_is_known_before() {
 }
 
 #[test]
-fn devices_and_pipes_are_written_in_place() {
-    let to_null = OutputFiles { env: Some("/dev/null".into()), ..OutputFiles::default() };
-    to_null.check_writable().unwrap();
-    example().write(&to_null).unwrap();
-    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+fn a_pipe_is_written_in_place_and_not_touched_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let files = OutputFiles { env: Some(path.clone()), ..OutputFiles::default() };
+    // Nobody reads yet: opening the pipe would wait for ever.
+    files.check_writable().unwrap();
+    let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    example().write(&files).unwrap();
+    let mut text = vec![0; example().to_env().len()];
+    assert!(!fs::symlink_metadata(&path).unwrap().is_file(), "the pipe was replaced");
+    reader.read_exact(&mut text).unwrap();
+    assert_eq!(String::from_utf8(text).unwrap(), example().to_env());
 }

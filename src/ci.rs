@@ -262,19 +262,16 @@ pub fn same_repository(one: &str, other: &str) -> bool {
     place.is_some() && place == self::place(other)
 }
 
-/// `host/path` of a URL or of git's short SSH form; `None` for local paths.
-fn place(text: &str) -> Option<String> {
-    let rest = match text.split_once("://") {
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("file") => return None,
-        Some((_, rest)) => rest.to_owned(),
+/// Host and path of a URL or of git's short SSH form; `None` for local paths.
+fn place(text: &str) -> Option<(String, String)> {
+    let url = match text.split_once("://") {
+        Some(_) => Url::parse(text).ok()?,
         None => {
             let (host, path) = text.split_once(':').filter(|(host, _)| !host.contains('/'))?;
-            format!("{host}/{path}")
+            Url::parse(&format!("ssh://{host}/{path}")).ok()?
         }
     };
-    let (authority, path) = rest.split_once('/')?;
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    let host = host.split(':').next().unwrap_or(host).to_ascii_lowercase();
-    let path = path.trim_matches('/');
-    Some(format!("{host}/{}", path.strip_suffix(".git").unwrap_or(path)))
+    let host = url.host_str().filter(|host| !host.is_empty())?.to_ascii_lowercase();
+    let path = url.path().trim_matches('/');
+    Some((host, path.strip_suffix(".git").unwrap_or(path).to_owned()))
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, Parser, Subcommand};
 
-use crate::ci::{self, Ci, System};
+use crate::ci::{self, Ci};
 use crate::config::layers::{Environment, Layer, resolve};
 use crate::config::settings::{self, General};
 use crate::config::{self, file, validate};
@@ -135,21 +135,33 @@ pub fn option_names() -> Vec<String> {
 
 /// Reads the arguments (the program's name first), the environment and the file.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>, context: &Context) -> Parsed {
-    let ci = ci::detect(&context.environment);
-    let plain = Options::new(General::default(), context.stderr_is_terminal, &context.environment, ci.system);
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let matches = match definition().try_get_matches_from(&arguments) {
+    let ci = ci::detect(&context.environment);
+    let options = |general| Options::new(general, context.stderr_is_terminal, &context.environment, ci.system);
+    match understand(&arguments, &ci, context) {
+        Ok((general, command)) => Parsed { console: options(general), command },
+        Err(error) => Parsed { console: options(best_guess(&arguments, &context.environment)), command: Err(error) },
+    }
+}
+
+/// How to talk and what to do. An error of the whole: how to talk is not known either.
+fn understand(arguments: &[OsString], ci: &Ci, context: &Context) -> Result<(General, Result<Command>)> {
+    let matches = match definition().try_get_matches_from(arguments) {
         Ok(matches) => matches,
-        Err(error) => return Parsed { console: plain, command: without_command(&error, &arguments) },
+        Err(error) => return without_command(&error, arguments).map(|command| (General::default(), Ok(command))),
     };
     let (name, flags) = matches.subcommand().expect("clap lets no command line pass without one");
-    let (layers, general) = match settings(flags, context) {
-        Ok(found) => found,
-        Err(error) => return Parsed { console: plain, command: Err(error) },
-    };
-    let console = Options::new(general, context.stderr_is_terminal, &context.environment, ci.system);
+    let (layers, general) = settings(flags, context)?;
     let layers: Vec<&Layer> = layers.iter().collect();
-    Parsed { console, command: command(name, &layers, flags, &ci, context) }
+    Ok((general, command(name, &layers, flags, ci, context)))
+}
+
+/// What can be read of how to talk in a command line, an environment or a file that has an error somewhere.
+fn best_guess(arguments: &[OsString], environment: &Environment) -> General {
+    let matches = definition().ignore_errors(true).try_get_matches_from(arguments).unwrap_or_default();
+    let flags = matches.subcommand().map_or(&matches, |(_, flags)| flags);
+    let layer = Layer::of_environment(environment).unwrap_or_default();
+    resolve(&[&layer], flags).unwrap_or_default()
 }
 
 /// The file's and the environment's settings, in rising order, and those that every command has.
@@ -194,9 +206,4 @@ fn without_command(error: &clap::Error, arguments: &[OsString]) -> Result<Comman
         }
         _ => Err(problem::Problem::of(error).into_flag_error(&help)),
     }
-}
-
-/// Whether the log of this CI system understands `::group::` and annotations.
-pub fn speaks_github(system: Option<System>) -> bool {
-    system == Some(System::GitHub)
 }

@@ -27,6 +27,10 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
+/// A reader that has seen enough (`| head`) is no error.
 fn print(text: &str) -> Result<()> {
-    std::io::stdout().write_all(text.as_bytes()).or_fail(Kind::Usage, || "cannot write to stdout")
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.or_fail(Kind::Usage, || "cannot write to stdout"),
+    }
 }

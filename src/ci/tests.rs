@@ -166,6 +166,7 @@ fn the_same_repository_by_other_protocols() {
     ] {
         assert!(same_repository(https, same), "{same}");
     }
+    assert!(!same_repository("http://[::1]/acme/chef", "http://[::2]/acme/chef"));
     for other in ["https://github.com/acme/chef2", "https://github.com.evil.example/acme/chef", "/acme/chef", ".", ""] {
         assert!(!same_repository(https, other), "{other}");
     }

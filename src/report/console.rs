@@ -10,7 +10,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::outputs::Outputs;
 use super::{Event, Observer, Phase, Unit};
 use crate::ci::System;
-use crate::cli::speaks_github;
 use crate::config::layers::Environment;
 use crate::config::settings::{ColorChoice, General, LogFormat};
 use crate::error::Error;
@@ -82,7 +81,7 @@ impl Options {
             verbosity,
             color,
             terminal: stderr_is_terminal,
-            github: speaks_github(ci),
+            github: ci == Some(System::GitHub),
         }
     }
 }

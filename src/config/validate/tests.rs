@@ -101,6 +101,18 @@ fn general_options_work_before_and_after_the_command_and_in_all_layers() {
 }
 
 #[test]
+fn errors_too_are_told_in_the_format_that_was_asked_for() {
+    use crate::config::settings::LogFormat;
+    for arguments in ["bake --log-format json --nonsense", "--log-format=json bake --volume-size x", "list --log-format json"] {
+        let parsed = Here::new("nonsense: 1\n", &[]).parse(arguments);
+        assert!(parsed.command.is_err());
+        assert_eq!(parsed.console.format, LogFormat::Json, "{arguments}");
+    }
+    let parsed = Here::new("", &[("EBS_BAKE_LOG_FORMAT", "json")]).parse("nonsense");
+    assert_eq!(parsed.console.format, LogFormat::Json);
+}
+
+#[test]
 fn unknown_names_are_refused_with_the_nearest_one() {
     let here = Here::new("ref: main\nvolume_sise: 3\n", &[]);
     let expected = ("ebs-bake.yml:2: volume_sise: there is no such option", "did you mean volume-size?");

@@ -150,6 +150,25 @@ fn github_outputs_cannot_be_injected() {
 }
 
 #[test]
+fn no_value_breaks_out_of_its_place() {
+    use proptest::prelude::{Strategy, any};
+    let pieces = proptest::string::string_regex("([ -~]|[\\r\\n\\x00-\\x1f]|##\\[|::|\\PC){0,40}").unwrap();
+    let values = (pieces, any::<String>()).prop_map(|(one, other)| one + &other);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let run = runner.run(&values, |value| {
+        assert_eq!(decoded(&escape::env_value(&value)), value);
+        let outputs = Outputs { reference: Some(value.clone()), ..example() };
+        strict_dotenv(&outputs.to_env());
+        assert_eq!(github_outputs(&outputs.to_github_output())["ref"], value);
+        let line = escape::line(&value);
+        assert!(!line.chars().any(char::is_control) && !line.contains("##["), "{line}");
+        assert!(!escape::json(&outputs.to_json()).contains("##"));
+        Ok(())
+    });
+    run.unwrap();
+}
+
+#[test]
 fn the_step_summary_is_a_table_a_chart_and_nothing_of_others() {
     let page = summary::markdown(&hostile());
     assert!(page.starts_with("### Baked <code>snap-0123456789abcdef0</code>\n\n| | |\n|---|---|\n| snapshot-id | "), "{page}");

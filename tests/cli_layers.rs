@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use ebs_bake::cli::{Context, definition, option_names, parse};
 use ebs_bake::error::Result;
+use ebs_bake::report::outputs::Outputs;
 use ebs_bake::source::Location;
 use ebs_bake::source::credentials::Login;
 
@@ -147,11 +149,44 @@ fn the_documentation_has_every_option_and_no_other() {
     }
 }
 
+fn reference() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.md")).unwrap()
+}
+
 #[test]
-fn the_reference_has_every_exit_code_phase_and_tag() {
+fn the_reference_has_every_output() {
+    let outputs = Outputs {
+        snapshot_id: "snap-00000000".parse().unwrap(),
+        volume_id: None,
+        commit: String::new(),
+        reference: None,
+        repository: String::new(),
+        key: String::new(),
+        reused: false,
+        store: String::new(),
+        region: None,
+        size_gib: 1,
+        changed_blocks: None,
+        duration: Duration::ZERO,
+        phases: Vec::new(),
+    };
+    let page = reference();
+    let value = outputs.to_value();
+    let names = value.as_object().unwrap().keys().filter(|name| !matches!(name.as_str(), "version" | "phases"));
+    let mut last = 0;
+    for name in names {
+        let row = format!("| `{name}` | `{}` |", name.to_uppercase().replace('-', "_"));
+        let at = page.find(&row).unwrap_or_else(|| panic!("docs/reference.md lacks {row}"));
+        assert!(at > last, "{name} stands in another order than in the output");
+        last = at;
+    }
+}
+
+#[test]
+fn the_reference_has_every_exit_code_and_tag() {
     use ebs_bake::error::Kind;
     use ebs_bake::key::tag;
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.md")).unwrap();
+    let page = reference();
     let kinds =
         [Kind::Usage, Kind::Permission, Kind::Contended, Kind::Storage, Kind::Device, Kind::Git, Kind::Snapshot, Kind::Cleanup];
     for kind in kinds {

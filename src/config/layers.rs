@@ -109,7 +109,7 @@ impl Layer {
         for entry in &self.entries {
             let from_file = matches!(entry.origin, Origin::File { .. });
             if from_file && is_secret(entry) {
-                return Err(Error::new(Kind::Usage, format!("{entry}: a secret does not belong into this file"))
+                return Err(Error::new(Kind::Usage, format!("{entry}: a secret does not belong in this file"))
                     .hint(format!("set {TOKEN_VARIABLE} from the CI system's secrets, or use git-token-file")));
             }
             if from_file && entry.key == "config" {
@@ -144,7 +144,9 @@ fn unknown(entry: &Entry, known: &[String]) -> Error {
         Origin::Variable(name) => format!("{name}: there is no such option (variables that begin with {PREFIX} are ours)"),
     };
     let likeness = |key: &&String| strsim::jaro_winkler(key, &entry.key.replace('_', "-"));
-    let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let token = "git-token".to_owned();
+    let also = matches!(entry.origin, Origin::Variable(_)).then_some(&token);
+    let nearest = known.iter().chain(also).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let hint = match nearest.filter(|key| likeness(key) >= ALIKE) {
         Some(key) => format!("did you mean {}?", spelled(key)),
         None => "all options are in docs/configuration.md".to_owned(),

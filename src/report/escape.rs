@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 /// For logs and tables: one line. Control characters and what changes the direction of text are written as escapes, and so
-/// is the first `#` of `##[` and `##vso[`, which GitHub's and Azure's runners obey anywhere in a line
-/// (actions/runner `ActionCommand.TryParse`, azure-pipelines-agent `Command.TryParse`).
+/// is the first `#` of `##[` and `##vso[`, which GitHub's runner (`ActionCommand.TryParse` in actions/runner) and Azure's
+/// agent obey anywhere in a line, so that a prefix does not help.
 pub fn line(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for (at, c) in text.char_indices() {

@@ -122,6 +122,8 @@ fn unknown_names_are_refused_with_the_nearest_one() {
     assert!(message.starts_with("EBS_BAKE_VOLUMENAME: there is no such option"), "{message}");
     assert_eq!(hint, "did you mean EBS_BAKE_VOLUME_NAME?");
 
+    assert_eq!(Here::new("", &[("EBS_BAKE_GIT_TOKN", "x")]).refusal("list").1, "did you mean EBS_BAKE_GIT_TOKEN?");
+
     let (message, hint) = Here::new("", &[]).refusal("bake --volume-siz 3");
     assert_eq!((message.as_str(), hint.as_str()), ("there is no option --volume-siz", "did you mean --volume-size?"));
     assert!(Here::new("xyzzy: 1\n", &[]).refusal("bake").1.contains("docs/configuration.md"));

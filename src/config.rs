@@ -4,7 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::key::{GitDirMode, SubmoduleMode};
+use crate::report::outputs::OutputFiles;
 use crate::source::{Access, Location, Wanted};
+use crate::storage::SnapshotId;
+
+pub mod file;
+pub mod layers;
+pub mod settings;
+pub mod validate;
+pub mod values;
 
 /// Which block storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,21 +39,33 @@ pub enum After {
 /// Everything about one bake, validated.
 #[derive(Debug, Clone)]
 pub struct Bake {
+    /// Where volumes and snapshots live.
     pub store: Store,
+    /// Where the repository is.
     pub location: Location,
+    /// Which commit.
     pub wanted: Wanted,
+    /// Credentials for it, and trust.
     pub access: Access,
     /// A link to the CI run, for tags and outputs.
     pub run_url: Option<String>,
+    /// 1 to 16 bytes that fit a label and a path.
     pub volume_name: String,
     /// For a new volume; a larger size than the volume has grows it.
     pub volume_size_gib: Option<u32>,
+    /// An absolute path.
     pub mount_point: PathBuf,
+    /// Whether `.git` is on the volume.
     pub git_dir: GitDirMode,
+    /// Which submodules.
     pub submodules: SubmoduleMode,
+    /// Whether untracked files go.
     pub clean: bool,
+    /// Whether LFS pointer files are baked as they are.
     pub allow_lfs_pointers: bool,
+    /// A command for `sh`, run in the work tree.
     pub after_checkout: Option<String>,
+    /// What becomes of the volume.
     pub after: After,
     /// How long to wait for another run to let go of the volume.
     pub lock_timeout: Duration,
@@ -55,4 +75,48 @@ pub struct Bake {
     pub wait: bool,
     /// Where git directories are kept with `git_dir: exclude`.
     pub state_dir: PathBuf,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Where the result is written.
+    pub outputs: OutputFiles,
+}
+
+/// The size of a new volume, in GiB, if nobody says otherwise.
+pub const DEFAULT_VOLUME_SIZE_GIB: u32 = 8;
+
+/// `list`, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List {
+    /// Where the snapshots live.
+    pub store: Store,
+    /// Only snapshots of the volume with this name.
+    pub volume_name: Option<String>,
+    /// JSON rather than a table.
+    pub json: bool,
+}
+
+/// `restore`, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// Where the snapshots live.
+    pub store: Store,
+    /// Mount, or undo that.
+    pub action: RestoreAction,
+}
+
+/// What `restore` does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
+pub enum RestoreAction {
+    /// Make a volume from the snapshot and mount it read-only.
+    Mount { snapshot: SnapshotId, mount_point: PathBuf },
+    /// Unmount and delete such a volume: the one mounted there, or those made from the snapshot. At least one is given.
+    Detach { snapshot: Option<SnapshotId>, mount_point: Option<PathBuf> },
+}
+
+/// `cleanup`, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cleanup {
+    /// Whose volumes are looked for.
+    pub store: Store,
 }

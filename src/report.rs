@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub mod console;
+pub mod escape;
 pub mod outputs;
 pub mod summary;
 
@@ -74,6 +75,17 @@ pub enum Change {
     Created,
     /// It was there and was changed.
     Changed,
+}
+
+impl Change {
+    /// The change's stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Change::Unchanged => "unchanged",
+            Change::Created => "created",
+            Change::Changed => "changed",
+        }
+    }
 }
 
 /// What a progress figure counts.

@@ -1,1 +1,46 @@
-//! summary
+//! The page of a CI run: the result and where the time went, as Markdown.
+
+use std::fmt::Write as _;
+
+use super::console::{seconds, short_ref};
+use super::escape;
+use super::outputs::Outputs;
+
+/// The Markdown for `$GITHUB_STEP_SUMMARY`.
+pub fn markdown(outputs: &Outputs) -> String {
+    let verb = if outputs.reused { "Reused" } else { "Baked" };
+    let mut page = format!("### {verb} {}\n\n", escape::markdown(outputs.snapshot_id.as_str()));
+    page += "| | |\n|---|---|\n";
+    for (name, value) in outputs.texts() {
+        let value = if name == "ref" { short_ref(&value).to_owned() } else { value };
+        row(&mut page, name, &[&escape::markdown(&value)]);
+    }
+    if outputs.phases.is_empty() {
+        return page;
+    }
+    page += "\n| phase | time | change | result |\n|---|--:|---|---|\n";
+    for record in &outputs.phases {
+        let change = record.change.map_or("failed", |change| change.name());
+        let detail = if record.detail.is_empty() { String::new() } else { escape::markdown(&record.detail) };
+        row(&mut page, record.phase.name(), &[&seconds(record.elapsed), change, &detail]);
+    }
+    page += "\n";
+    page += &gantt(outputs);
+    page
+}
+
+fn row(page: &mut String, name: &str, cells: &[&str]) {
+    writeln!(page, "| {name} | {} |", cells.join(" | ")).expect("a string takes all");
+}
+
+/// A Mermaid chart. Times are milliseconds since the start; nothing but our own words and numbers goes in.
+fn gantt(outputs: &Outputs) -> String {
+    let mut chart = String::from("```mermaid\ngantt\n    dateFormat x\n    axisFormat %M:%S\n");
+    for record in &outputs.phases {
+        let mark = if record.change.is_none() { "crit, " } else { "" };
+        let length = record.elapsed.as_millis().max(1);
+        writeln!(chart, "    {} :{mark}{}, {length}ms", record.phase.name(), record.started.as_millis())
+            .expect("a string takes all");
+    }
+    chart + "```\n"
+}

@@ -1,0 +1,253 @@
+//! Every option, once: the flags, the variables `EBS_BAKE_<NAME>` and the keys of `ebs-bake.yml` are all made from these
+//! structs. Nothing is required and nothing has a default here, so that layers can be laid over each other.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use git2::Oid;
+
+use super::{After, values};
+use crate::key::{GitDirMode, SubmoduleMode};
+use crate::storage::SnapshotId;
+
+/// Which block storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum StoreKind {
+    /// The embedded one: a directory of sparse images, attached as loop devices
+    Local,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One object a line
+    Json,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR says no
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Messages and configuration")]
+pub struct General {
+    /// Read settings from this file [default: ebs-bake.yml, if there is one here]
+    #[arg(long, global = true, value_name = "FILE", display_order = 900)]
+    pub config: Option<PathBuf>,
+    /// How the log on stderr is written: text or json [default: text]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", hide_possible_values = true, display_order = 901)]
+    pub log_format: Option<LogFormat>,
+    /// Colours: auto, always or never [default: auto]
+    #[arg(long, global = true, value_enum, value_name = "WHEN", hide_possible_values = true, display_order = 902)]
+    pub color: Option<ColorChoice>,
+    /// Say more: what begins, what git says, a table of times
+    #[arg(short, long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true, display_order = 903)]
+    pub verbose: Option<bool>,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true, display_order = 904)]
+    pub quiet: Option<bool>,
+}
+
+/// Where volumes and snapshots live.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Store")]
+pub struct Storage {
+    /// The block storage: local [default: local]
+    #[arg(long, value_enum, value_name = "STORE", hide_possible_values = true)]
+    pub store: Option<StoreKind>,
+    /// Where the local store lives [default: /var/lib/ebs-bake]
+    #[arg(long, value_name = "DIR")]
+    pub local_dir: Option<PathBuf>,
+}
+
+/// `bake`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Bake {
+    /// Which commit.
+    #[command(flatten)]
+    pub source: Source,
+    /// How it is checked out.
+    #[command(flatten)]
+    pub checkout: Checkout,
+    /// Who we are to the git host.
+    #[command(flatten)]
+    pub credentials: Credentials,
+    /// Where volumes and snapshots live.
+    #[command(flatten)]
+    pub storage: Storage,
+    /// The volume.
+    #[command(flatten)]
+    pub volume: Volume,
+    /// Patience.
+    #[command(flatten)]
+    pub waiting: Waiting,
+    /// What is handed on.
+    #[command(flatten)]
+    pub results: Results,
+}
+
+/// Which commit.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "What to bake")]
+pub struct Source {
+    /// URL or path of the repository [default: the CI job's]
+    #[arg(long, value_name = "URL|PATH", value_parser = values::text)]
+    pub repository: Option<String>,
+    /// Branch, tag, full ref or full SHA [default: the CI job's, else the default branch]
+    #[arg(long = "ref", value_name = "REF", value_parser = values::text)]
+    pub reference: Option<String>,
+    /// The exact commit, as a full SHA [default: the CI job's, else what the ref points to]
+    #[arg(long, value_name = "SHA", value_parser = values::commit)]
+    pub commit: Option<Oid>,
+}
+
+/// How it is checked out.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Checkout")]
+pub struct Checkout {
+    /// Have .git on the volume (include) or kept on this host (exclude) [default: include]
+    #[arg(long, value_enum, value_name = "MODE", hide_possible_values = true)]
+    pub git_dir: Option<GitDirMode>,
+    /// Check out submodules: no, yes or recursive [default: no]
+    #[arg(long, value_name = "WHICH", value_parser = values::submodules)]
+    pub submodules: Option<SubmoduleMode>,
+    /// Keep untracked files [default: they are removed]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub no_clean: Option<bool>,
+    /// Bake LFS pointer files as they are [default: refuse them]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub allow_lfs_pointers: Option<bool>,
+    /// Run this with sh in the work tree before the snapshot [default: nothing]
+    #[arg(long, value_name = "CMD", value_parser = values::command)]
+    pub after_checkout: Option<String>,
+}
+
+/// How the git host is convinced, and how it convinces. The token itself comes as `EBS_BAKE_GIT_TOKEN` only.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Credentials (the token itself: EBS_BAKE_GIT_TOKEN)")]
+pub struct Credentials {
+    /// File with the token for HTTPS [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub git_token_file: Option<PathBuf>,
+    /// User name sent with the token [default: what the git host expects]
+    #[arg(long, value_name = "NAME", value_parser = values::text)]
+    pub git_user: Option<String>,
+    /// Private key for SSH [default: the agent's]
+    #[arg(long, value_name = "FILE")]
+    pub ssh_key: Option<PathBuf>,
+    /// More known host keys [default: the user's and the system's]
+    #[arg(long, value_name = "FILE")]
+    pub known_hosts: Option<PathBuf>,
+}
+
+/// The volume.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Volume")]
+pub struct Volume {
+    /// Name of the volume, also its label [default: chef]
+    #[arg(long, value_name = "NAME", value_parser = values::volume_name)]
+    pub volume_name: Option<String>,
+    /// Size in GiB; a smaller volume grows to it [default: 8 for a new volume]
+    #[arg(long, value_name = "GIB", value_parser = values::size_gib)]
+    pub volume_size: Option<u32>,
+    /// Where it is mounted meanwhile [default: /code/<volume name>]
+    #[arg(long, value_name = "DIR")]
+    pub mount_point: Option<PathBuf>,
+    /// Afterwards: restore what was found, keep it attached, detach or delete it [default: restore]
+    #[arg(long, value_enum, value_name = "ACTION", hide_possible_values = true)]
+    pub after: Option<After>,
+    /// Where git directories are kept with --git-dir exclude [default: /var/cache/ebs-bake]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Patience.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Waiting")]
+pub struct Waiting {
+    /// How long to wait for another run to let go of the volume [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub lock_timeout: Option<Duration>,
+    /// How long to wait for the snapshot to complete [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub wait_timeout: Option<Duration>,
+    /// Do not wait for the snapshot to complete [default: wait]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub no_wait: Option<bool>,
+}
+
+/// What is handed on.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Results (stdout has the snapshot's ID)")]
+pub struct Results {
+    /// Write the result to this file as JSON [default: nowhere]
+    #[arg(long, value_name = "FILE")]
+    pub output_json: Option<PathBuf>,
+    /// Write the result to this file as KEY=value [default: nowhere]
+    #[arg(long, value_name = "FILE")]
+    pub output_env: Option<PathBuf>,
+    /// Say what would be done and change nothing [default: do it]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub dry_run: Option<bool>,
+}
+
+/// `list`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct List {
+    /// Print JSON [default: a table]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub json: Option<bool>,
+    /// Only snapshots of the volume with this name [default: all]
+    #[arg(long, value_name = "NAME", value_parser = values::volume_name)]
+    pub volume_name: Option<String>,
+    /// Where volumes and snapshots live.
+    #[command(flatten)]
+    pub storage: Storage,
+}
+
+/// `restore`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Restore {
+    /// The snapshot
+    #[arg(long, value_name = "ID", value_parser = |value: &str| value.parse::<SnapshotId>())]
+    pub snapshot_id: Option<SnapshotId>,
+    /// Where to mount it
+    #[arg(long, value_name = "DIR")]
+    pub mount_point: Option<PathBuf>,
+    /// Unmount it and delete the volume that was made for it
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub detach: Option<bool>,
+    /// Where volumes and snapshots live.
+    #[command(flatten)]
+    pub storage: Storage,
+}
+
+/// `cleanup`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Cleanup {
+    /// Where volumes and snapshots live.
+    #[command(flatten)]
+    pub storage: Storage,
+}

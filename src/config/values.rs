@@ -1,0 +1,125 @@
+//! What a value must look like: one parser for each shape, the same for flags, environment and file.
+
+use std::time::Duration;
+
+use git2::Oid;
+use jiff::SignedDuration;
+
+use crate::key::SubmoduleMode;
+
+/// The longest label that ext4 has room for, in bytes.
+const LABEL_MAX: usize = 16;
+/// The largest volume that EBS has (gp3), in GiB.
+const VOLUME_MAX_GIB: u32 = 65_536;
+
+/// A name, a path or a command: anything but nothing, and no control characters.
+pub fn text(value: &str) -> Result<String, String> {
+    if value.is_empty() {
+        return Err("a value is needed, it is empty".into());
+    }
+    if value.chars().any(char::is_control) {
+        // Not repeated: a repository's URL may have a password in it.
+        return Err("it has control characters".into());
+    }
+    Ok(value.to_owned())
+}
+
+/// A shell command: may have several lines.
+pub fn command(value: &str) -> Result<String, String> {
+    if value.trim().is_empty() || value.contains('\0') {
+        return Err("a command is needed, it is empty".into());
+    }
+    Ok(value.to_owned())
+}
+
+/// The name of a volume: becomes the filesystem's label and a directory's name.
+pub fn volume_name(value: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let begins_well = value.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if begins_well && value.len() <= LABEL_MAX && value.bytes().all(allowed) {
+        return Ok(value.to_owned());
+    }
+    Err(format!("{value:?} is not 1 to {LABEL_MAX} letters, digits, '.', '_' or '-', beginning with a letter or digit"))
+}
+
+/// The size of a volume in GiB.
+pub fn size_gib(value: &str) -> Result<u32, String> {
+    let size = value.parse().ok().filter(|size| (1..=VOLUME_MAX_GIB).contains(size));
+    size.ok_or_else(|| format!("{value:?} is not a whole number of GiB from 1 to {VOLUME_MAX_GIB}"))
+}
+
+/// A duration with its unit: `90s`, `10m`, `1h30m`.
+pub fn duration(value: &str) -> Result<Duration, String> {
+    let parsed = value.parse::<SignedDuration>().ok();
+    let positive = parsed.and_then(|duration| Duration::try_from(duration).ok());
+    positive.ok_or_else(|| format!("{value:?} is not a duration such as 90s, 10m or 2h"))
+}
+
+/// A commit's full SHA.
+pub fn commit(value: &str) -> Result<Oid, String> {
+    let full = value.len() == 40 && value.bytes().all(|b| b.is_ascii_hexdigit());
+    let oid = full.then(|| Oid::from_str(value).ok()).flatten();
+    oid.ok_or_else(|| format!("{value:?} is not a commit's full SHA of 40 hexadecimal digits"))
+}
+
+/// Which submodules; the words of actions/checkout work too.
+pub fn submodules(value: &str) -> Result<SubmoduleMode, String> {
+    match value {
+        "no" | "false" => Ok(SubmoduleMode::No),
+        "yes" | "true" => Ok(SubmoduleMode::Yes),
+        "recursive" => Ok(SubmoduleMode::Recursive),
+        _ => Err(format!("{value:?} is not one of no, yes, recursive")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volume_names_fit_a_label_and_a_path() {
+        for good in ["chef", "a", "Chef_2.x-y", "0123456789abcdef"] {
+            assert_eq!(volume_name(good).as_deref(), Ok(good));
+        }
+        for bad in ["", ".", "..", "-x", "a/b", "a b", "0123456789abcdefg", "käse", "a\n"] {
+            assert!(volume_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn durations_need_a_unit_and_a_sign_of_sense() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for bad in ["", "90", "-1s", "ten minutes", "10x", "1e9h", "99999999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn commits_are_full_shas() {
+        let sha = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(commit(sha).map(|oid| oid.to_string()).as_deref(), Ok(sha));
+        assert_eq!(commit(&sha.to_uppercase()).map(|oid| oid.to_string()).as_deref(), Ok(sha));
+        for bad in ["", "HEAD", "0123456", &sha[1..], "0123456789abcdef0123456789abcdef0123456g"] {
+            assert!(commit(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_that_a_store_can_make() {
+        assert_eq!(size_gib("8"), Ok(8));
+        for bad in ["", "0", "-1", "8GiB", "65537", "4294967296"] {
+            assert!(size_gib(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn submodules_accept_booleans_too() {
+        assert_eq!(submodules("true"), Ok(SubmoduleMode::Yes));
+        assert_eq!(submodules("false"), Ok(SubmoduleMode::No));
+        assert_eq!(submodules("recursive"), Ok(SubmoduleMode::Recursive));
+        assert!(submodules("maybe").is_err());
+    }
+}

@@ -1,0 +1,250 @@
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use super::*;
+use crate::report::{Change, Phase};
+
+const HOSTILE: &str = "refs/heads/$(touch pwned)`id`'\"\\ #!\nEVIL=1\r\n::add-mask::x";
+
+/// A result as a bake has it.
+pub fn example() -> Outputs {
+    let record = |phase, started, elapsed, change| PhaseRecord {
+        phase,
+        started: Duration::from_millis(started),
+        elapsed: Duration::from_millis(elapsed),
+        change: Some(change),
+        detail: "a | <b>".into(),
+    };
+    Outputs {
+        snapshot_id: "snap-0123456789abcdef0".parse().unwrap(),
+        volume_id: Some("vol-0123456789abcdef0".parse().unwrap()),
+        commit: "0123456789abcdef0123456789abcdef01234567".into(),
+        reference: Some("refs/heads/main".into()),
+        repository: "https://example.com/acme/chef".into(),
+        key: "k".repeat(64),
+        reused: false,
+        store: "local".into(),
+        region: None,
+        size_gib: 8,
+        changed_blocks: Some(9),
+        duration: Duration::from_millis(4250),
+        phases: vec![record(Phase::Resolve, 0, 250, Change::Unchanged), record(Phase::Checkout, 250, 750, Change::Changed)],
+    }
+}
+
+fn hostile() -> Outputs {
+    Outputs { reference: Some(HOSTILE.into()), ..example() }
+}
+
+#[test]
+fn json_is_versioned_and_ordered() {
+    let text = hostile().to_json();
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&value["version"], &value["ref"], &value["region"]), (&1.into(), &HOSTILE.into(), &Value::Null));
+    assert_eq!(
+        value["phases"][1],
+        json!({
+            "phase": "checkout", "started-seconds": 0.25, "seconds": 0.75, "change": "changed", "detail": "a | <b>",
+        })
+    );
+    let names: Vec<&String> = value.as_object().unwrap().keys().collect();
+    let expected = "version snapshot-id volume-id commit ref repository key reused store region size-gib changed-blocks \
+                    duration-seconds phases";
+    assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
+}
+
+/// GitLab's dotenv, as strict as its documentation: names of letters, digits and `_`, no quotes, spaces, comments or blank
+/// lines, 5 KiB.
+fn strict_dotenv(text: &str) -> BTreeMap<String, String> {
+    assert!(text.len() <= 5 * 1024);
+    let entry = |line: &str| {
+        let (name, value) = line.split_once('=').expect("each line is an assignment");
+        assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'), "{name}");
+        assert!(!value.contains([' ', '\t', '"', '\'', '#', '$', '\\', '`', '\r']), "{value}");
+        (name.to_owned(), value.to_owned())
+    };
+    text.strip_suffix('\n').unwrap().split('\n').map(entry).collect()
+}
+
+/// What Java's `Properties.load` makes of it, for the part of the format that matters: `!` and `#` begin comments, `\`
+/// escapes, the first `=`, `:` or space ends the name.
+fn properties(text: &str) -> BTreeMap<String, String> {
+    assert!(!text.contains('\\'));
+    let lines = text.lines().filter(|line| !line.trim_start().is_empty() && !line.trim_start().starts_with(['#', '!']));
+    let entry = |line: &str| {
+        let end = line.find(['=', ':', ' ']).unwrap_or(line.len());
+        (line[..end].to_owned(), line[end + 1..].trim_start().to_owned())
+    };
+    lines.map(entry).collect()
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = (first == b'%').then(|| u8::from_str_radix(std::str::from_utf8(&after[..2]).unwrap(), 16).unwrap());
+        bytes.push(escaped.unwrap_or(first));
+        rest = if escaped.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn the_env_file_means_the_same_to_all_its_readers_and_runs_nothing() {
+    for outputs in [example(), hostile()] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("out.env");
+        fs::write(&file, outputs.to_env()).unwrap();
+        let dotenv = strict_dotenv(&outputs.to_env());
+        assert_eq!(properties(&outputs.to_env()), dotenv);
+
+        let script = format!(". ./out.env; for name in {}; do eval \"printf '%s=%s\\n' $name \\\"\\$$name\\\"\"; done", {
+            dotenv.keys().cloned().collect::<Vec<_>>().join(" ")
+        });
+        let run = Command::new("sh").args(["-euc", &script]).current_dir(&directory).env_clear().output().unwrap();
+        assert!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+        assert_eq!(strict_dotenv(&String::from_utf8(run.stdout).unwrap()), dotenv);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "something was run");
+
+        assert_eq!(dotenv["SNAPSHOT_ID"], "snap-0123456789abcdef0");
+        assert_eq!((dotenv["REUSED"].as_str(), dotenv["SIZE_GIB"].as_str()), ("false", "8"));
+        assert_eq!(dotenv["REPOSITORY"], "https://example.com/acme/chef", "ordinary values stay as they are");
+        assert_eq!(decoded(&dotenv["REF"]), outputs.reference.unwrap());
+        assert!(!dotenv.contains_key("REGION") && !dotenv.contains_key("EVIL"));
+    }
+}
+
+#[test]
+fn a_huge_value_does_not_push_the_others_out_of_gitlabs_limit() {
+    let huge = Outputs { reference: Some("ä".repeat(3000)), repository: "x".repeat(3000), ..example() };
+    let dotenv = strict_dotenv(&huge.to_env());
+    assert!(dotenv.contains_key("SNAPSHOT_ID") && !dotenv.contains_key("REF") && !dotenv.contains_key("REPOSITORY"));
+    let long = |length| Some("x".repeat(length));
+    let largest = Outputs { reference: long(ENV_VALUE_MAX), repository: "x".repeat(ENV_VALUE_MAX), ..example() };
+    assert!(strict_dotenv(&largest.to_env()).contains_key("REF"), "and all of it is under the limit");
+}
+
+/// GitHub's runner: `name<<delimiter`, lines, `delimiter`.
+fn github_outputs(text: &str) -> BTreeMap<String, String> {
+    let mut outputs = BTreeMap::new();
+    let mut lines = text.split('\n');
+    while let Some(head) = lines.next().filter(|head| !head.is_empty()) {
+        let (name, delimiter) = head.split_once("<<").unwrap();
+        let value: Vec<&str> = lines.by_ref().take_while(|line| *line != delimiter).collect();
+        assert!(outputs.insert(name.to_owned(), value.join("\n")).is_none(), "{name} twice");
+    }
+    outputs
+}
+
+#[test]
+fn github_outputs_cannot_be_injected() {
+    let text = hostile().to_github_output();
+    let outputs = github_outputs(&text);
+    assert_eq!(outputs["ref"], HOSTILE);
+    assert_eq!(outputs["snapshot-id"], "snap-0123456789abcdef0");
+    assert_eq!(outputs.len(), 11, "all but the region");
+    let delimiter = |text: &str| text.lines().next().unwrap().split_once("<<").unwrap().1.to_owned();
+    assert_ne!(delimiter(&text), delimiter(&hostile().to_github_output()));
+}
+
+#[test]
+fn no_value_breaks_out_of_its_place() {
+    use proptest::prelude::{Strategy, any};
+    let pieces = proptest::string::string_regex("([ -~]|[\\r\\n\\x00-\\x1f]|##\\[|::|\\PC){0,40}").unwrap();
+    let values = (pieces, any::<String>()).prop_map(|(one, other)| one + &other);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let run = runner.run(&values, |value| {
+        assert_eq!(decoded(&escape::env_value(&value)), value);
+        let outputs = Outputs { reference: Some(value.clone()), ..example() };
+        strict_dotenv(&outputs.to_env());
+        assert_eq!(github_outputs(&outputs.to_github_output())["ref"], value);
+        let line = escape::line(&value);
+        assert!(!line.chars().any(char::is_control) && !line.contains("##["), "{line}");
+        assert!(!escape::json(&outputs.to_json()).contains("##"));
+        Ok(())
+    });
+    run.unwrap();
+}
+
+#[test]
+fn the_step_summary_is_a_table_a_chart_and_nothing_of_others() {
+    let page = summary::markdown(&hostile());
+    assert!(page.starts_with("### Baked <code>snap-0123456789abcdef0</code>\n\n| | |\n|---|---|\n| snapshot-id | "), "{page}");
+    assert!(!page.contains("EVIL=1\n") && !page.contains("\n::add-mask") && !page.contains("<b>"), "{page}");
+    let chart =
+        "```mermaid\ngantt\n    dateFormat x\n    axisFormat %M:%S\n    resolve :0, 250ms\n    checkout :250, 750ms\n```\n";
+    assert!(page.ends_with(chart), "{page}");
+    for line in page.lines().filter(|line| line.starts_with("| ")) {
+        assert_eq!(
+            line.matches('|').count(),
+            if line.contains("resolve") || line.contains("checkout") || line.contains("phase") { 5 } else { 3 },
+            "{line}"
+        );
+    }
+}
+
+fn files(directory: &Path) -> OutputFiles {
+    OutputFiles {
+        json: Some(directory.join("out.json")),
+        env: Some(directory.join("out.env")),
+        github_output: Some(directory.join("github-output")),
+        step_summary: Some(directory.join("summary.md")),
+    }
+}
+
+#[test]
+fn files_are_replaced_or_appended_to_as_is_their_custom() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = files(directory.path());
+    fs::write(directory.path().join("real.json"), "old").unwrap();
+    symlink("real.json", files.json.as_ref().unwrap()).unwrap();
+    fs::write(files.github_output.as_ref().unwrap(), "earlier=1\n").unwrap();
+    files.check_writable().unwrap();
+    assert_eq!(fs::read(directory.path().join("real.json")).unwrap(), b"old", "a check changes nothing");
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 3, "a check leaves nothing");
+
+    let outputs = example();
+    outputs.write(&files).unwrap();
+    assert_eq!(fs::read_to_string(directory.path().join("real.json")).unwrap(), outputs.to_json());
+    assert!(fs::symlink_metadata(files.json.as_ref().unwrap()).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(files.env.as_ref().unwrap()).unwrap(), outputs.to_env());
+    let github = fs::read_to_string(files.github_output.as_ref().unwrap()).unwrap();
+    assert!(github.starts_with("earlier=1\nsnapshot-id<<"), "{github}");
+    let mode = fs::metadata(files.env.as_ref().unwrap()).unwrap().permissions().mode();
+    let usual = File::create(directory.path().join("usual")).unwrap().metadata().unwrap().permissions().mode();
+    assert_eq!(mode, usual, "as readable as any new file");
+}
+
+#[test]
+fn what_cannot_be_written_is_known_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let in_nowhere = OutputFiles { json: Some(directory.path().join("no/out.json")), ..OutputFiles::default() };
+    let error = in_nowhere.check_writable().unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage);
+    assert!(error.to_string().starts_with("--output-json: ") && error.hint_text().is_some());
+    let a_directory = OutputFiles { github_output: Some(directory.path().into()), ..OutputFiles::default() };
+    assert!(a_directory.check_writable().unwrap_err().to_string().starts_with("$GITHUB_OUTPUT: "));
+    assert!(OutputFiles::default().check_writable().is_ok());
+
+    let error = example().write(&in_nowhere).unwrap_err();
+    assert_eq!(error.kind(), Kind::Cleanup);
+    assert!(error.to_string().starts_with("snapshot snap-0123456789abcdef0 is good"), "{error}");
+}
+
+#[test]
+fn a_pipe_is_written_in_place_and_not_touched_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let files = OutputFiles { env: Some(path.clone()), ..OutputFiles::default() };
+    // Nobody reads yet: opening the pipe would wait for ever.
+    files.check_writable().unwrap();
+    let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    example().write(&files).unwrap();
+    let mut text = vec![0; example().to_env().len()];
+    assert!(!fs::symlink_metadata(&path).unwrap().is_file(), "the pipe was replaced");
+    reader.read_exact(&mut text).unwrap();
+    assert_eq!(String::from_utf8(text).unwrap(), example().to_env());
+}

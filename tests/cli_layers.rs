@@ -1,0 +1,200 @@
+//! Every option means the same as a flag, as a variable and as a key of the file; and all of them are documented.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says what it skips")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use ebs_bake::cli::{Context, definition, option_names, parse};
+use ebs_bake::error::Result;
+use ebs_bake::report::outputs::Outputs;
+use ebs_bake::source::Location;
+use ebs_bake::source::credentials::Login;
+
+fn as_path(text: &str) -> Result<(Location, Option<Login>)> {
+    Ok((Location::Local(text.into()), None))
+}
+
+/// What a command line, an environment and a file come to, as text.
+fn outcome(arguments: &[String], variables: &BTreeMap<String, String>, yaml: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("ebs-bake.yml"), yaml).unwrap();
+    let context = Context {
+        environment: variables.iter().collect(),
+        directory: directory.path().to_owned(),
+        stderr_is_terminal: false,
+        parse_location: as_path,
+    };
+    let arguments = std::iter::once("ebs-bake").chain(arguments.iter().map(String::as_str)).map(Into::into);
+    let parsed = parse(arguments, &context);
+    format!("{:?} {:?}", parsed.console, parsed.command.unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// A value that is not the default.
+fn sample(option: &str) -> &'static str {
+    match option {
+        "after" => "keep",
+        "after-checkout" => "make vendor && echo 'a: b' # c",
+        "allow-lfs-pointers" | "detach" | "dry-run" | "json" | "no-clean" | "no-wait" | "quiet" | "verbose" => "true",
+        "color" => "always",
+        "commit" => "0123456789012345678901234567890123456789",
+        "git-dir" => "exclude",
+        "git-user" => "somebody",
+        "local-dir" | "mount-point" | "state-dir" => "/somewhere/else",
+        "known-hosts" | "output-env" | "output-json" | "repository" | "ssh-key" => "/some/file",
+        "git-token-file" => concat!(env!("CARGO_MANIFEST_DIR"), "/clippy.toml"),
+        "lock-timeout" | "wait-timeout" => "90s",
+        "log-format" => "json",
+        "ref" => "refs/heads/other",
+        "snapshot-id" => "snap-00000000",
+        "store" => "local",
+        "submodules" => "recursive",
+        "volume-name" => "other",
+        "volume-size" => "16",
+        other => panic!("give a sample value for --{other}"),
+    }
+}
+
+#[test]
+fn every_option_means_the_same_in_all_three_layers() {
+    let base = |command: &'static str| match command {
+        "bake" => vec!["bake", "--repository=/base"],
+        "restore" => vec!["restore", "--snapshot-id=snap-11111111", "--mount-point=/base"],
+        other => vec![other],
+    };
+    for command in ["bake", "list", "restore", "cleanup"] {
+        let definition = definition();
+        let general = definition.get_arguments();
+        let own = definition.find_subcommand(command).unwrap().get_arguments();
+        let mut names: Vec<&str> = general.chain(own).filter_map(|argument| argument.get_long()).collect();
+        // The file's own name can be in no file; git-user and the token's file only show together with a token.
+        names.retain(|name| !["config", "help", "version", "git-token-file", "git-user"].contains(name));
+        for name in names {
+            let mut arguments: Vec<String> = base(command).into_iter().map(str::to_owned).collect();
+            arguments.retain(|argument| !argument.starts_with(&format!("--{name}=")));
+            let value = sample(name);
+            let yaml = format!("# a comment\n{name}: {}\n", serde_json::to_string(value).unwrap());
+            let variables = [(format!("EBS_BAKE_{}", name.to_uppercase().replace('-', "_")), value.to_owned())].into();
+            let nothing = BTreeMap::new();
+
+            let as_flag = outcome(&[&arguments[..], &[format!("--{name}={value}")]].concat(), &nothing, "");
+            assert_eq!(outcome(&arguments, &variables, ""), as_flag, "{command} --{name} as a variable");
+            assert_eq!(outcome(&arguments, &nothing, &yaml), as_flag, "{command} --{name} in the file");
+            if !matches!(name, "store" | "snapshot-id" | "repository" | "mount-point") {
+                assert_ne!(outcome(&arguments, &nothing, ""), as_flag, "{command} --{name} does nothing");
+            }
+        }
+    }
+}
+
+const BEGIN: &str = "<!-- options: begin (generated: UPDATE_DOCS=1 cargo test --test cli_layers) -->\n";
+const END: &str = "<!-- options: end -->\n";
+
+/// The tables of all options, from the definition of the command line.
+fn option_tables() -> String {
+    let mut sections: Vec<(String, Vec<String>)> = Vec::new();
+    let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let definition = definition();
+    let commands = std::iter::once(&definition).chain(definition.get_subcommands());
+    for command in commands {
+        let everywhere = command.get_name() == "ebs-bake";
+        for argument in command.get_arguments() {
+            let Some(name) = argument.get_long().filter(|name| !matches!(*name, "help" | "version")) else { continue };
+            let users = seen.entry(name.to_owned()).or_default();
+            users.push(if everywhere { "all".into() } else { command.get_name().into() });
+            if users.len() > 1 {
+                continue;
+            }
+            let heading = argument.get_help_heading().unwrap_or(command.get_name()).split(" (").next().unwrap().to_owned();
+            match sections.iter_mut().find(|(known, _)| *known == heading) {
+                Some((_, names)) => names.push(name.to_owned()),
+                None => sections.push((heading, vec![name.to_owned()])),
+            }
+        }
+    }
+    let help = |name: &str| {
+        let commands = std::iter::once(&definition).chain(definition.get_subcommands());
+        let mut arguments = commands.flat_map(|command| command.get_arguments());
+        let argument = arguments.find(|argument| argument.get_long() == Some(name)).unwrap();
+        argument.get_help().unwrap().to_string().replace('<', "&lt;")
+    };
+    let mut text = String::new();
+    // The general ones come first in the definition, but matter least.
+    sections.rotate_left(1);
+    for (heading, names) in sections {
+        let upper = heading[..1].to_uppercase() + &heading[1..];
+        write!(text, "\n### {upper}\n\n| Option and key | Variable | Commands | What it does |\n|---|---|---|---|\n").unwrap();
+        for name in names {
+            let variable = name.to_uppercase().replace('-', "_");
+            let users = seen[&name].join(", ");
+            writeln!(text, "| `{name}` | `EBS_BAKE_{variable}` | {users} | {} |", help(&name)).unwrap();
+        }
+    }
+    text + "\n"
+}
+
+#[test]
+fn the_documentation_has_every_option_and_no_other() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the page has the mark where the tables begin");
+    let (tables, after) = rest.split_once(END).expect("the page has the mark where the tables end");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        return std::fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", option_tables())).unwrap();
+    }
+    assert!(tables == option_tables(), "docs/configuration.md is out of date: UPDATE_DOCS=1 cargo test --test cli_layers");
+    for name in option_names() {
+        assert!(tables.contains(&format!("| `{name}` |")), "{name}");
+    }
+}
+
+fn reference() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.md")).unwrap()
+}
+
+#[test]
+fn the_reference_has_every_output() {
+    let outputs = Outputs {
+        snapshot_id: "snap-00000000".parse().unwrap(),
+        volume_id: None,
+        commit: String::new(),
+        reference: None,
+        repository: String::new(),
+        key: String::new(),
+        reused: false,
+        store: String::new(),
+        region: None,
+        size_gib: 1,
+        changed_blocks: None,
+        duration: Duration::ZERO,
+        phases: Vec::new(),
+    };
+    let page = reference();
+    let value = outputs.to_value();
+    let names = value.as_object().unwrap().keys().filter(|name| !matches!(name.as_str(), "version" | "phases"));
+    let mut last = 0;
+    for name in names {
+        let row = format!("| `{name}` | `{}` |", name.to_uppercase().replace('-', "_"));
+        let at = page.find(&row).unwrap_or_else(|| panic!("docs/reference.md lacks {row}"));
+        assert!(at > last, "{name} stands in another order than in the output");
+        last = at;
+    }
+}
+
+#[test]
+fn the_reference_has_every_exit_code_and_tag() {
+    use ebs_bake::error::Kind;
+    use ebs_bake::key::tag;
+    let page = reference();
+    let kinds =
+        [Kind::Usage, Kind::Permission, Kind::Contended, Kind::Storage, Kind::Device, Kind::Git, Kind::Snapshot, Kind::Cleanup];
+    for kind in kinds {
+        assert!(page.contains(&format!("| {} | `{}` |", kind.exit_code(), kind.name())), "{kind:?}");
+    }
+    let tags =
+        [tag::KEY, tag::VOLUME, tag::COMMIT, tag::REF, tag::REPOSITORY, tag::RUN_URL, tag::VERSION, tag::RESTORED, tag::NAME];
+    for tag in tags {
+        assert!(page.contains(&format!("| `{tag}` |")), "{tag}");
+    }
+}

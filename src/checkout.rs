@@ -6,6 +6,14 @@ use std::path::{Path, PathBuf};
 
 use git2::{Oid, Repository};
 
+mod attributes;
+mod convert;
+mod index;
+mod names;
+mod tree;
+mod wildmatch;
+mod workers;
+
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::report::RunningPhase;

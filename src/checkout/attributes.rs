@@ -353,7 +353,7 @@ mod tests {
         let all = attributes(&[("", "[attr]dos text=auto eol=crlf\n*.bat dos\nb.bat binary\nc.bat -dos\n")]);
         assert_eq!(all.filter(b"a.bat").crlf, Some(Crlf::IfText));
         assert_eq!(all.filter(b"b.bat").crlf, None);
-        assert_eq!(all.filter(b"c.bat").crlf, Some(Crlf::IfText), "negating a macro takes nothing back");
+        assert_eq!(all.filter(b"c.bat").crlf, None, "a macro that is negated is not expanded");
     }
 
     #[test]

@@ -123,6 +123,11 @@ impl Index {
         Some(Index { entries, trees, mtime })
     }
 
+    /// The entry at a path.
+    pub fn find(&self, path: &[u8]) -> Option<&Entry> {
+        self.entries.binary_search_by(|entry| (*entry.path).cmp(path)).ok().map(|position| &self.entries[position])
+    }
+
     /// The file's bytes. The last 20 are the checksum of the others.
     pub fn serialize(entries: &[Entry], trees: &Trees) -> Vec<u8> {
         let size: usize = entries.iter().map(|entry| padded(entry.path.len())).sum();

@@ -1,5 +1,7 @@
 //! A commit's tree, read whole: every path that it puts onto the volume, checked before anything is written.
 
+use std::ops::Range;
+
 use git2::{ObjectType, Odb, Oid};
 
 use super::index::{Entry, Index, Stat, Trees};
@@ -88,15 +90,20 @@ impl<'a> Known<'a> {
     }
 }
 
-/// The entries of a sorted list whose path begins with `directory` and a slash.
+/// The entries of a sorted list whose path begins with `directory` and a slash; all for the root (`""`).
 pub fn below<'a>(entries: &'a [Entry], directory: &[u8]) -> &'a [Entry] {
+    &entries[positions_below(entries, directory)]
+}
+
+/// Where those entries are in the list.
+pub fn positions_below(entries: &[Entry], directory: &[u8]) -> Range<usize> {
     if directory.is_empty() {
-        return entries;
+        return 0..entries.len();
     }
     // A slash is followed by `0` in ASCII.
     let start = entries.partition_point(|entry| compare(&entry.path, directory, b'/').is_lt());
     let end = start + entries[start..].partition_point(|entry| compare(&entry.path, directory, b'0').is_lt());
-    &entries[start..end]
+    start..end
 }
 
 /// Compares `path` with `directory` followed by `end`.
@@ -122,9 +129,9 @@ impl Unfolding<'_> {
         }
         self.directories += 1;
         if depth > DEEPEST || self.entries.len() + self.directories > MOST_ENTRIES {
-            return Err(self.refused(b"", "holds more files, or deeper directories, than a volume should").hint(format!(
-                "a tree may have {MOST_ENTRIES} files and directories, {DEEPEST} levels deep"
-            )));
+            return Err(self
+                .refused(b"", "holds more files, or deeper directories, than a volume should")
+                .hint(format!("a tree may have {MOST_ENTRIES} files and directories, {DEEPEST} levels deep")));
         }
         let object = self.odb.read(id).or_fail(Kind::Git, || format!("cannot read tree {id} of {:?}", self.shown(b"")))?;
         if object.kind() != ObjectType::Tree {

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use git2::Repository;
 
+use super::index::is_intact;
 use crate::error::{Kind, OrFail, Result};
 
 /// Ours and nobody else's: what a user, or a command that ran in the work tree, configured is taken back.
@@ -30,6 +31,10 @@ pub fn open(git_dir: &Path) -> Result<Repository> {
     let failed = || format!("cannot prepare the git directory {}", git_dir.display());
     prepare(git_dir).or_fail(Kind::Git, failed)?;
     sweep(git_dir).or_fail(Kind::Git, failed)?;
+    // git itself would stumble over it, in a fetch already.
+    if fs::read(git_dir.join("index")).is_ok_and(|index| !is_intact(&index)) {
+        remove(&git_dir.join("index"))?;
+    }
     Repository::open_bare(git_dir).or_fail(Kind::Git, || format!("cannot open the git directory {}", git_dir.display()))
 }
 

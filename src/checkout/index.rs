@@ -98,10 +98,7 @@ impl Index {
     /// Reads a file's bytes. `None`: damaged, or in a form that nothing of ours wrote; then it says nothing about the
     /// work tree. Entries that git was told not to examine, or that are in conflict, come without stat data.
     pub fn parse(bytes: &[u8], mtime: (u32, u32)) -> Option<Index> {
-        let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(HASH)?)?;
-        if Sha1::digest(body)[..] != *checksum {
-            return None;
-        }
+        let body = body(bytes)?;
         let mut reader = Reader(body);
         let version = (reader.take(4)? == b"DIRC").then(|| reader.u32())??;
         if !(2..=3).contains(&version) {
@@ -149,6 +146,17 @@ impl Index {
         bytes.extend_from_slice(&checksum);
         bytes
     }
+}
+
+/// The bytes without the checksum, if that is right.
+fn body(bytes: &[u8]) -> Option<&[u8]> {
+    let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(HASH)?)?;
+    (Sha1::digest(body)[..] == *checksum).then_some(body)
+}
+
+/// Whether a file's bytes are an index, and all of it.
+pub fn is_intact(bytes: &[u8]) -> bool {
+    body(bytes).is_some_and(|body| body.starts_with(b"DIRC"))
 }
 
 /// The size of an entry with a path of this length: up to the next multiple of eight, with at least one NUL.

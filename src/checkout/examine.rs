@@ -106,7 +106,10 @@ impl Examination<'_> {
         let stat = place.status()?;
         findings.observed.examined += 1;
         let found = match (entry.mode, beneath::kind(&stat)) {
-            (Mode::Submodule, SFlag::S_IFDIR) => Some(Found::Right(Stat::of(&stat))),
+            (Mode::Submodule, SFlag::S_IFDIR) if self.is_of_submodule(entry) => {
+                self.note_permissions(findings, place, &stat);
+                Some(Found::Right(Stat::of(&stat)))
+            }
             (Mode::Symlink, SFlag::S_IFLNK) => self.symlink(place, entry, &stat)?,
             (Mode::File | Mode::Executable, SFlag::S_IFREG) => self.file(&findings.contents, place, entry, &stat)?,
             _ => None,
@@ -159,11 +162,22 @@ impl Examination<'_> {
             self.remove(findings, place)?;
             return Ok(false);
         }
-        if !beneath::is_fine_directory(&stat) {
-            findings.observed.odd_directories.push(place.path.into());
-        }
+        self.note_permissions(findings, place, &stat);
         findings.directories.push(place.path.into());
         Ok(true)
+    }
+
+    fn note_permissions(&self, findings: &mut Findings<'_>, place: &Place<'_>, stat: &FileStat) {
+        if !beneath::is_fine_directory(stat) {
+            findings.observed.odd_directories.push(place.path.into());
+        }
+    }
+
+    /// Whether what is in a submodule's directory is the submodule's, rather than left by a commit that had files there.
+    fn is_of_submodule(&self, entry: &Entry) -> bool {
+        let was = self.index.and_then(|index| index.find(&entry.path));
+        let were_below = self.index.is_some_and(|index| !below(&index.entries, &entry.path).is_empty());
+        was.is_some_and(|was| was.mode == Mode::Submodule) || (!self.clean && !were_below)
     }
 
     /// Something that the commit does not have. If such things stay, only what the index has goes.

@@ -225,8 +225,14 @@ fn inflict(bed: &Bed, position: usize, damage: Damage) {
     }
 }
 
-fn run(cases: u32, strategy: impl Strategy<Value = Vec<Step>>) {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
+/// Sixteen cases each; more with `PROPTEST_CASES` (256 is the default).
+fn run(strategy: impl Strategy<Value = Vec<Step>>) {
+    let config = Config {
+        cases: Config::default().cases.div_ceil(16),
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     runner
         .run(&strategy, |steps| {
@@ -256,10 +262,10 @@ fn run(cases: u32, strategy: impl Strategy<Value = Vec<Step>>) {
 
 #[test]
 fn what_is_checked_out_is_what_git_checks_out() {
-    run(40, proptest::collection::vec(step().prop_map(|step| Step { damage: Vec::new(), ..step }), 1..4));
+    run(proptest::collection::vec(step().prop_map(|step| Step { damage: Vec::new(), ..step }), 1..4));
 }
 
 #[test]
 fn damage_done_by_hand_is_put_right() {
-    run(40, proptest::collection::vec(step(), 2..4));
+    run(proptest::collection::vec(step(), 2..4));
 }

@@ -54,8 +54,8 @@ pub fn failed(what: &str, path: &[u8], cause: impl Into<io::Error>) -> Error {
     let error = Error::new(Kind::Device, format!("cannot {what} {:?} in the work tree", String::from_utf8_lossy(path)));
     match cause.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOSPC | Errno::EDQUOT) => error.hint("the volume is full: make it larger, or remove what others put there"),
-        Some(Errno::ELOOP | Errno::EXDEV) => {
-            error.hint("a symbolic link or a mount is in the way: is something else using the volume?")
+        Some(Errno::ELOOP | Errno::EXDEV | Errno::ENOTDIR) => {
+            error.hint("a symbolic link, a file or a mount is in the way: is something else using the volume?")
         }
         _ => error,
     }

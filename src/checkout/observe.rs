@@ -63,8 +63,10 @@ pub fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// the filesystem's blocks.
 pub fn from_index(index: &Index, target: &Target, refiltered: impl Fn(&Entry) -> bool, block: u64) -> Observed {
     let mut observed = Observed { found: Vec::with_capacity(target.entries.len()), ..Observed::default() };
-    // Rounded down: what removing a file frees must not be overestimated.
-    let freed = |entry: &Entry| u64::from(entry.stat.size) / block * block;
+    let freed = |entry: &Entry| match entry.mode {
+        Mode::File | Mode::Executable => u64::from(entry.stat.size).next_multiple_of(block),
+        Mode::Symlink | Mode::Submodule => 0,
+    };
     let remove = |entry: &Entry| Removal { path: entry.path.clone(), if_empty: false, count: 1, freed: freed(entry) };
     let mut old = index.entries.iter().peekable();
     for entry in &target.entries {
@@ -91,12 +93,12 @@ pub fn from_index(index: &Index, target: &Target, refiltered: impl Fn(&Entry) ->
         observed.found.push(found);
     }
     observed.removals.extend(old.map(remove));
-    remove_emptied(&mut observed, target);
+    remove_emptied(&mut observed, target, block);
     observed
 }
 
 /// Directories that held removed files and hold nothing of the target.
-fn remove_emptied(observed: &mut Observed, target: &Target) {
+fn remove_emptied(observed: &mut Observed, target: &Target, block: u64) {
     let mut emptied: Vec<Box<[u8]>> = Vec::new();
     for removal in &observed.removals {
         let unused = |directory: &&[u8]| below(&target.entries, directory).is_empty();
@@ -104,6 +106,6 @@ fn remove_emptied(observed: &mut Observed, target: &Target) {
     }
     emptied.sort();
     emptied.dedup();
-    let removal = |path| Removal { path, if_empty: true, count: 1, freed: 0 };
+    let removal = |path| Removal { path, if_empty: true, count: 1, freed: block };
     observed.removals.extend(emptied.into_iter().map(removal));
 }

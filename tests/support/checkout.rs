@@ -279,3 +279,14 @@ fn quote(script: &mut Vec<u8>, path: &[u8]) {
     }
     script.extend_from_slice(b"\"\n");
 }
+
+/// Whether a test that needs root can run. Without root it says so and skips, except in CI, where it fails.
+#[allow(clippy::print_stderr)]
+pub fn needs_root() -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    assert!(is_root || std::env::var_os("CI").is_none(), "this test needs root, and CI must run all tests");
+    if !is_root {
+        eprintln!("skipped: needs root");
+    }
+    is_root
+}

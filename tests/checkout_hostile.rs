@@ -214,3 +214,14 @@ fn an_empty_commit_empties_the_work_tree() {
     assert!(bed.listing().is_empty());
     bed.assert_clean();
 }
+
+#[test]
+fn a_tree_without_files_makes_no_directory() {
+    let mut bed = Bed::new();
+    let (empty, file) = (tree(&bed, &[]), blob(&bed, "x"));
+    let root = tree(&bed, &[("100644", b"a", file), ("40000", b"empty", empty)]);
+    let commit = bed.commit_object(&root);
+    bed.check_out(commit, &STRICT).unwrap();
+    assert_eq!(bed.listing(), bed.expected(commit));
+    bed.assert_clean();
+}

@@ -98,26 +98,46 @@ struct Unencodable;
 
 /// UTF-8 to another encoding. `None`: not a known one.
 fn encode(bytes: &[u8], name: &str) -> Option<Result<Vec<u8>, Unencodable>> {
-    let label = name.to_ascii_lowercase();
-    let encoder: Box<dyn Fn(&str) -> Option<Vec<u8>>> = match unicode_form(&label) {
-        Some(form) => Box::new(move |text| Some(form.encode(text))),
-        None => match label.as_str() {
+    let encoder = Encoder::of(&name.to_ascii_lowercase())?;
+    Some(std::str::from_utf8(bytes).ok().and_then(|text| encoder.encode(text)).ok_or(Unencodable))
+}
+
+/// What writes an encoding.
+enum Encoder {
+    Unicode(UnicodeForm),
+    /// Characters up to this one, a byte each.
+    Narrow(u8),
+    Other(&'static Encoding),
+}
+
+impl Encoder {
+    /// `label` is in lower case.
+    fn of(label: &str) -> Option<Encoder> {
+        if let Some(form) = unicode_form(label) {
+            return Some(Encoder::Unicode(form));
+        }
+        match label {
             // The Encoding Standard takes these for windows-1252; iconv, and so git, does not.
-            "iso-8859-1" | "iso8859-1" | "iso_8859-1" | "latin1" | "latin-1" | "l1" => Box::new(|text| up_to(text, 0xff)),
-            "ascii" | "us-ascii" => Box::new(|text| up_to(text, 0x7f)),
+            "iso-8859-1" | "iso8859-1" | "iso_8859-1" | "latin1" | "latin-1" | "l1" => Some(Encoder::Narrow(0xff)),
+            "ascii" | "us-ascii" => Some(Encoder::Narrow(0x7f)),
             _ => {
                 let encoding = Encoding::for_label_no_replacement(label.as_bytes())?;
-                if encoding.output_encoding() != encoding {
-                    return None;
-                }
-                Box::new(move |text| {
-                    let (encoded, _, unmappable) = encoding.encode(text);
-                    (!unmappable).then(|| encoded.into_owned())
-                })
+                (encoding.output_encoding() == encoding).then_some(Encoder::Other(encoding))
             }
-        },
-    };
-    Some(std::str::from_utf8(bytes).ok().and_then(encoder).ok_or(Unencodable))
+        }
+    }
+
+    /// `None`: the encoding has not all of the characters.
+    fn encode(&self, text: &str) -> Option<Vec<u8>> {
+        match self {
+            Encoder::Unicode(form) => Some(form.encode(text)),
+            Encoder::Narrow(last) => up_to(text, *last),
+            Encoder::Other(encoding) => {
+                let (encoded, _, unmappable) = encoding.encode(text);
+                (!unmappable).then(|| encoded.into_owned())
+            }
+        }
+    }
 }
 
 /// Characters up to `last`, a byte each.
@@ -176,7 +196,7 @@ mod tests {
     use super::*;
 
     fn ident(text: &str) -> String {
-        String::from_utf8(expand_ident(text.as_bytes(), Oid::zero())).unwrap()
+        String::from_utf8(expand_ident(text.as_bytes(), Oid::ZERO_SHA1)).unwrap()
     }
 
     #[test]

@@ -75,10 +75,17 @@ pub struct Trees {
     pub name: Box<[u8]>,
     /// The tree, and how many entries of the index are in it, at any depth; `None`: not known.
     pub tree: Option<(Oid, usize)>,
+    /// In git's order: shorter names first.
     pub children: Vec<Trees>,
 }
 
 impl Trees {
+    /// A directory that is this tree, with so many entries.
+    pub fn of(name: Box<[u8]>, tree: (Oid, usize), mut children: Vec<Trees>) -> Trees {
+        children.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        Trees { name, tree: Some(tree), children }
+    }
+
     /// A directory of which nothing is known.
     pub fn unknown() -> Trees {
         Trees { name: Box::default(), tree: None, children: Vec::new() }
@@ -184,10 +191,7 @@ fn write_trees(bytes: &mut Vec<u8>, trees: &Trees) {
     if let Some((id, _)) = trees.tree {
         bytes.extend_from_slice(id.as_bytes());
     }
-    // git keeps them in this order: shorter names first.
-    let mut children: Vec<&Trees> = trees.children.iter().collect();
-    children.sort_by_key(|child| (child.name.len(), &child.name));
-    for child in children {
+    for child in &trees.children {
         write_trees(bytes, child);
     }
 }
@@ -272,5 +276,85 @@ impl<'a> Reader<'a> {
         };
         let children = (0..children).map(|_| self.tree(depth + 1)).collect::<Option<_>>()?;
         Some(Trees { name, tree, children })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &[u8]) -> Entry {
+        let stat = Stat { ctime: (1, 2), mtime: (3, 4), dev: 5, ino: 6, uid: 7, gid: 8, size: 9 };
+        Entry { path: path.into(), id: Oid::hash_object(git2::ObjectType::Blob, path).unwrap(), mode: Mode::Executable, stat }
+    }
+
+    fn index() -> (Vec<Entry>, Trees) {
+        let entries = vec![entry(b"a"), entry(b"b/c"), entry(&[b'x'; 5000])];
+        let child = |name: &[u8]| Trees::of(name.into(), (Oid::ZERO_SHA1, 1), Vec::new());
+        (entries, Trees::of(Box::default(), (Oid::ZERO_SHA1, 3), vec![child(b"long"), child(b"b")]))
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (entries, trees) = index();
+        let bytes = Index::serialize(&entries, &trees);
+        assert_eq!(Index::parse(&bytes, (1, 1)), Some(Index { entries, trees, mtime: (1, 1) }));
+    }
+
+    #[test]
+    fn a_damaged_index_is_none() {
+        let (entries, trees) = index();
+        let bytes = Index::serialize(&entries, &trees);
+        for length in [0, 10, 19, 20, 40, bytes.len() - 1] {
+            assert_eq!(Index::parse(&bytes[..length], (0, 0)), None, "cut to {length}");
+        }
+        for position in [0, 5, 11, 70, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[position] ^= 1;
+            assert_eq!(Index::parse(&damaged, (0, 0)), None, "changed at {position}");
+        }
+    }
+
+    /// Puts a right checksum under changed bytes.
+    fn resealed(mut bytes: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        bytes.truncate(bytes.len() - HASH);
+        change(&mut bytes);
+        let checksum = Sha1::digest(&bytes);
+        bytes.extend_from_slice(&checksum);
+        bytes
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_file_that_git_was_told_not_to_examine() {
+        let (entries, trees) = index();
+        let first_flags = 12 + FIXED - 2;
+        let bytes = resealed(Index::serialize(&entries, &trees), |bytes| bytes[first_flags] |= 0x80);
+        let index = Index::parse(&bytes, (0, 0)).unwrap();
+        assert_eq!(index.entries[0].stat, Stat::default());
+        assert_eq!(index.trees, Trees::unknown());
+    }
+
+    #[test]
+    fn extensions_that_change_the_meaning_are_not_passed_over() {
+        let (entries, trees) = index();
+        for (name, known) in [(b"UNTR", true), (b"link", false)] {
+            let extension = [&name[..], &[0, 0, 0, 1, 0]].concat();
+            let bytes = resealed(Index::serialize(&entries, &trees), |bytes| bytes.extend(extension));
+            assert_eq!(Index::parse(&bytes, (0, 0)).is_some(), known);
+        }
+    }
+
+    #[test]
+    fn numbers_that_lie_do_no_harm() {
+        let (entries, trees) = index();
+        let bytes = resealed(Index::serialize(&entries, &trees), |bytes| bytes[8..12].fill(0xff));
+        assert_eq!(Index::parse(&bytes, (0, 0)), None);
+    }
+
+    #[test]
+    fn files_written_with_the_index_or_later_are_racy() {
+        let stat = entry(b"a").stat;
+        assert!(stat.is_racy((3, 4)) && stat.is_racy((3, 3)) && stat.is_racy((2, 9)));
+        assert!(!stat.is_racy((3, 5)) && !stat.is_racy((4, 0)));
     }
 }

@@ -91,8 +91,14 @@ impl Planner<'_> {
             None => self.examine(&root, &target, index, &attributes, &refiltered)?,
         };
         observed.sort();
-        let probe =
-            Probe { git_dir: self.git_dir, target: &target, attributes: &attributes, options: self.options, cancel: self.cancel };
+        let probe = Probe {
+            git_dir: self.git_dir,
+            target: &target,
+            attributes: &attributes,
+            options: self.options,
+            trusted: vouched.is_some(),
+            cancel: self.cancel,
+        };
         let writes = probe.writes(&observed.found)?;
         let (bytes_needed, inodes_needed) = room(&root, self.git_dir, &target, &observed, &writes);
         let Target { mut entries, trees } = target;

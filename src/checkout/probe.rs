@@ -41,6 +41,8 @@ pub struct Probe<'a> {
     pub target: &'a Target,
     pub attributes: &'a Attributes,
     pub options: &'a Options,
+    /// Whether what stays as it is was written by us and looked at then.
+    pub trusted: bool,
     pub cancel: &'a Cancel,
 }
 
@@ -76,10 +78,12 @@ impl Probe<'_> {
         }
     }
 
-    /// What stays as it is has been looked at before, unless pointers were let through then, or something else wrote it.
+    /// What stays as it is needs a look only for pointers.
     fn is_probed(&self, found: &Found) -> bool {
         match found {
-            Found::Right(stat) => !self.options.allow_lfs_pointers && lfs::may_be_pointer(u64::from(stat.size), true),
+            Found::Right(stat) => {
+                !self.trusted && !self.options.allow_lfs_pointers && lfs::may_be_pointer(u64::from(stat.size), true)
+            }
             _ => true,
         }
     }

@@ -92,7 +92,7 @@ mod tests {
     const LENIENT: Options = Options { clean: false, allow_lfs_pointers: true };
 
     fn state(options: &Options) -> State {
-        State::new(git2::Oid::zero(), &stamp("1", "2"), "sum".into(), options).unwrap()
+        State::new(git2::Oid::ZERO_SHA1, &stamp("1", "2"), "sum".into(), options).unwrap()
     }
 
     #[test]
@@ -113,6 +113,6 @@ mod tests {
 
     #[test]
     fn without_a_stamp_there_is_no_state() {
-        assert_eq!(State::new(git2::Oid::zero(), &Stamp::default(), String::new(), &STRICT), None);
+        assert_eq!(State::new(git2::Oid::ZERO_SHA1, &Stamp::default(), String::new(), &STRICT), None);
     }
 }

@@ -152,7 +152,7 @@ impl Unfolding<'_> {
             children.push(self.directory(item.id, item.name.into(), known, depth + 1)?);
             self.path.truncate(length);
         }
-        Ok(Trees { name, tree: Some((id, self.entries.len() - first)), children })
+        Ok(Trees::of(name, (id, self.entries.len() - first), children))
     }
 
     /// The items of one tree object, each of which may be written.

@@ -1,4 +1,4 @@
-//! The room that a plan asks for, on real filesystems.
+//! On real filesystems: the room that a plan asks for, and volumes of other owners.
 
 #[path = "support/checkout.rs"]
 #[allow(dead_code)]
@@ -10,6 +10,9 @@ use std::process::Command;
 
 use ebs_bake::cancel::Cancel;
 use ebs_bake::error::Kind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+
 use support::{Bed, Node, STRICT, Tree, files, needs_root, phase, some_manifest};
 
 /// An ext4 filesystem in a file, mounted; unmounted when dropped.
@@ -135,4 +138,41 @@ fn root_a_full_volume_is_an_error_that_the_next_run_recovers_from() {
     assert_eq!(bed.listing(), bed.expected(small));
     bed.assert_clean();
     drop(filesystem);
+}
+
+#[test]
+fn root_the_volume_may_belong_to_somebody_else() {
+    if !needs_root() {
+        return;
+    }
+    let mut bed = Bed::new();
+    let commit = bed.commit(&files(&[("a", "1"), ("b/c", "2")]));
+    bed.check_out(commit, &STRICT).unwrap();
+    for path in ["", "a", "b", "b/c", ".git", ".git/HEAD", ".git/config"] {
+        chown(bed.root.join(path), Some(12345), Some(12345)).unwrap();
+    }
+    bed.mount_elsewhere();
+    let commit = bed.commit(&files(&[("a", "1"), ("b/c", "3")]));
+    bed.check_out(commit, &STRICT).unwrap();
+    assert_eq!(bed.listing(), bed.expected(commit));
+    assert_eq!(["a", "b/c"].map(|path| bed.root.join(path).metadata().unwrap().uid()), [0, 0]);
+}
+
+#[test]
+fn root_another_user_can_read_what_was_baked() {
+    if !needs_root() {
+        return;
+    }
+    let mut bed = Bed::new();
+    fs::set_permissions(bed.outside(), fs::Permissions::from_mode(0o755)).unwrap();
+    let commit = bed.commit(&files(&[("a", "1"), ("b/c", "2")]));
+    bed.check_out(commit, &STRICT).unwrap();
+    for arguments in [&["status", "--porcelain"][..], &["fsck", "--no-progress", "--no-dangling"], &["log", "--format=%s"]] {
+        let safe = [("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "safe.directory"), ("GIT_CONFIG_VALUE_0", "*")];
+        let mut git = Command::new("git");
+        git.args(arguments).current_dir(&bed.root).env("HOME", "/nonexistent").envs(safe).uid(65534).gid(65534);
+        let output = git.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "");
+    }
 }

@@ -269,3 +269,65 @@ fn what_is_checked_out_is_what_git_checks_out() {
 fn damage_done_by_hand_is_put_right() {
     run(proptest::collection::vec(step(), 2..4));
 }
+
+/// Patterns out of the pieces that mean something in them.
+fn pattern() -> impl Strategy<Value = String> {
+    let pieces = [
+        "a",
+        "b",
+        "x",
+        ".",
+        "/",
+        "*",
+        "**",
+        "?",
+        "**/",
+        "/**",
+        "[ab]",
+        "[!a]",
+        "[a-x]",
+        "[[:alpha:]]",
+        "\\*",
+        "\\a",
+        "[",
+        "]",
+        "[]-]",
+    ];
+    proptest::collection::vec(proptest::sample::select(pieces.to_vec()), 1..6).prop_map(|pieces| pieces.concat())
+}
+
+#[test]
+fn patterns_match_what_they_match_for_git() {
+    let mut paths = vec![String::new()];
+    for _ in 0..3 {
+        let longer = |path: &String| {
+            ["a", "b", "x.a", "ab"].map(|name| if path.is_empty() { name.into() } else { format!("{path}/d{name}") })
+        };
+        paths.extend(paths.clone().iter().flat_map(longer));
+    }
+    let lines = proptest::collection::vec((pattern(), any::<bool>()), 1..8);
+    let strategy = proptest::collection::vec(lines, 1..3);
+    let config = Config { cases: Config::default().cases.div_ceil(16), failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let outcome = runner.run(&strategy, |files| {
+        let mut tree = Tree::new();
+        for path in paths.iter().filter(|path| !path.is_empty()) {
+            // A file, and below a directory of another name the longer paths.
+            tree.insert(path.replace("/d", "/").replace('/', "_/").into_bytes(), Node::File(b"$Id$\n".to_vec()));
+        }
+        for (lines, place) in files.iter().zip(["", "a_/"]) {
+            let lines: String =
+                lines.iter().map(|(pattern, set)| format!("{pattern} {}\n", if *set { "ident" } else { "-ident" })).collect();
+            tree.insert(format!("{place}.gitattributes").into_bytes(), Node::File(lines.into_bytes()));
+        }
+        let mut bed = Bed::new();
+        let commit = bed.commit(&tree);
+        bed.check_out(commit, &STRICT).unwrap();
+        let (ours, expected) = (bed.listing(), bed.expected(commit));
+        for (path, expected) in &expected {
+            prop_assert_eq!(ours.get(path), Some(expected), "{}", String::from_utf8_lossy(path));
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+}

@@ -2,7 +2,10 @@
 
 /// Whether `text` as a whole matches `pattern`.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    attempt(pattern, text, true) == Outcome::Match
+    // git compares what has no wildcard first, and takes what follows for a pattern of its own: `a**/b` matches `ab`.
+    let literal = pattern.iter().take_while(|byte| !b"*?[\\".contains(byte)).count();
+    let (literal, rest) = pattern.split_at(literal);
+    text.strip_prefix(literal).is_some_and(|text| attempt(rest, text, true) == Outcome::Match)
 }
 
 /// What an attempt to match the rest says to the `*` before it.
@@ -162,6 +165,8 @@ mod tests {
             ("a/**/c", "a/b/b/c", true),
             ("a**c", "a/c", false),
             ("a**c", "abc", true),
+            ("a**/c", "ac", true),
+            ("?**/c", "ac", false),
             ("?", "/", false),
             ("[a-c]x", "bx", true),
             ("[!a-c]x", "bx", false),

@@ -122,6 +122,9 @@ fn a_run_that_was_stopped_half_way_is_completed_by_the_next() {
         assert_eq!(error.kind(), Kind::Interrupted(libc::SIGTERM));
         assert!(work_tree.finish(&some_manifest(commit), true).is_err(), "what is half done cannot be finished");
         assert!(stopped.load(Ordering::Relaxed));
+        if stop_at == 100 {
+            bed.same_mount_again();
+        }
         let run = bed.check_out(commit, &STRICT).unwrap();
         assert!(run.summary.examined > 0 && run.write < 402, "{run:?}");
         assert_eq!(bed.listing(), bed.expected(commit));
@@ -307,5 +310,43 @@ fn a_large_file_beside_many_small_ones() {
     let commit = bed.commit(&tree);
     let run = bed.check_out(commit, &STRICT).unwrap();
     assert!(run.bytes_needed > 20 << 20);
+    assert_eq!(bed.listing(), bed.expected(commit));
+}
+
+#[test]
+fn an_edit_that_leaves_size_and_time_is_found() {
+    let mut bed = Bed::new();
+    let commit = bed.commit(&files(&[("a", "one"), ("b", "one")]));
+    bed.check_out(commit, &STRICT).unwrap();
+    // Long after the checkout: so that the files are not read merely because they are as old as the index.
+    let index = fs::File::options().write(true).open(bed.git_dir.join("index")).unwrap();
+    index.set_modified(index.metadata().unwrap().modified().unwrap() + std::time::Duration::from_secs(10)).unwrap();
+    let path = bed.root.join("a");
+    let mtime = path.metadata().unwrap().modified().unwrap();
+    fs::write(&path, "two").unwrap();
+    support::restore_mtime(&path, mtime);
+    bed.mount_elsewhere();
+    assert_eq!(bed.check_out(commit, &STRICT).unwrap().write, 1);
+    assert_eq!(bed.listing(), bed.expected(commit));
+}
+
+#[test]
+fn permissions_follow_the_commit() {
+    let mut bed = Bed::new();
+    let (file, executable) = (|text: &str| Node::File(text.into()), |text: &str| Node::Executable(text.into()));
+    let one = Tree::from([(b"same".to_vec(), file("x")), (b"other".to_vec(), file("1")), (b"linked".to_vec(), executable("x"))]);
+    let two =
+        Tree::from([(b"same".to_vec(), executable("x")), (b"other".to_vec(), executable("22")), (b"linked".to_vec(), file("x"))]);
+    for tree in [&one, &two, &one] {
+        let commit = bed.commit(tree);
+        bed.check_out(commit, &STRICT).unwrap();
+        assert_eq!(bed.listing(), bed.expected(commit));
+        bed.assert_clean();
+    }
+    support::set_mode(&bed.root.join("same"), 0o600);
+    support::set_mode(&bed.root.join("linked"), 0o4777);
+    bed.mount_elsewhere();
+    let commit = bed.commit(&one);
+    assert_eq!(bed.check_out(commit, &STRICT).unwrap().write, 2);
     assert_eq!(bed.listing(), bed.expected(commit));
 }

@@ -152,6 +152,11 @@ impl Bed {
         self.mounts += 1;
     }
 
+    /// Lets the next run be in the same mount as the last.
+    pub fn same_mount_again(&mut self) {
+        self.mounts -= 1;
+    }
+
     /// Brings the commit's objects onto the volume.
     pub fn fetch(&self, commit: Oid) {
         let source = self.source();

@@ -1,14 +1,39 @@
 //! Puts a commit's tree onto the volume, and nothing else, from the difference to what is there.
 //!
-//! Everything here blocks; callers put it on a thread of its own.
+//! The order of a run: [`WorkTree::open`], fetch into its repository, [`WorkTree::plan`], make room, [`WorkTree::apply`],
+//! the user's command if there is one, [`WorkTree::finish`]. Everything here blocks; callers put it on a thread of its own.
 
 use std::path::{Path, PathBuf};
 
 use git2::{Oid, Repository};
 
+mod apply;
+mod attributes;
+mod beneath;
+mod content;
+mod convert;
+mod examine;
+mod gitdir;
+mod index;
+mod lfs;
+pub mod manifest;
+mod names;
+mod observe;
+mod plan;
+mod probe;
+mod space;
+mod state;
+mod tree;
+mod wildmatch;
+mod workers;
+
+pub use apply::BAKED;
+pub use manifest::Manifest;
+pub use plan::Plan;
+
 use crate::cancel::Cancel;
-use crate::error::Result;
-use crate::report::RunningPhase;
+use crate::error::{Error, Kind, OrFail, Result};
+use crate::report::{Change, RunningPhase};
 
 /// How to check out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,23 +58,19 @@ pub struct Stamp {
 /// A work tree on the volume with its repository.
 pub struct WorkTree {
     root: PathBuf,
+    git_dir: PathBuf,
+    stamp: Stamp,
     repository: Repository,
-}
-
-/// What has to be done to get a commit's tree into a work tree: decided, nothing done yet.
-pub struct Plan {
-    /// Bytes that the filesystem must have free before `apply` begins.
-    pub bytes_needed: u64,
-    /// Files to write.
-    pub write: usize,
-    /// Files and directories to remove.
-    pub remove: usize,
+    /// What the last `apply` put here, and how.
+    applied: Option<(Oid, Options)>,
 }
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
+    /// Files, symbolic links and directories of submodules that were written, or got other permissions.
     pub written: usize,
+    /// Files and directories that were removed.
     pub removed: usize,
     /// Files that were compared with the index, because the stamp did not vouch for them.
     pub examined: usize,
@@ -57,13 +78,28 @@ pub struct Summary {
 
 impl WorkTree {
     /// Opens or makes the repository at `git_dir` (`<root>/.git`, or elsewhere) for the work tree at `root`, and clears
-    /// away what a killed run left (locks, temporary files).
+    /// away what a killed run left (locks, temporary files). A git directory that cannot be used is made anew; so is one
+    /// on a volume that was repaired.
     pub fn open(root: &Path, git_dir: &Path, stamp: Stamp) -> Result<WorkTree> {
-        let _ = (root, git_dir, stamp);
-        todo!()
+        let root = root.canonicalize().or_fail(Kind::Device, || format!("cannot open the work tree {}", root.display()))?;
+        if stamp.repaired {
+            gitdir::remove(git_dir)?;
+        }
+        let repository = gitdir::open(git_dir)?;
+        // As libgit2 and `canonicalize` spell it, so that it can be compared with the root.
+        let git_dir = repository.path().canonicalize().or_fail(Kind::Git, || format!("cannot open {}", git_dir.display()))?;
+        Ok(WorkTree { root, git_dir, stamp, repository, applied: None })
     }
 
-    /// The repository: objects are fetched into it.
+    /// Throws the repository away and makes it anew, empty: for objects that turn out to be damaged or missing. Everything
+    /// must be fetched again, and the next plan compares every file with its blob.
+    pub fn start_over(&mut self) -> Result<()> {
+        gitdir::remove(&self.git_dir)?;
+        self.repository = gitdir::open(&self.git_dir)?;
+        Ok(())
+    }
+
+    /// The repository: objects are fetched into it. It is opened as a bare one.
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
@@ -73,15 +109,35 @@ impl WorkTree {
         &self.root
     }
 
-    /// What must be written and removed. Refuses a tree that must not be written (unsafe paths, LFS pointers).
+    /// What must be written and removed. Refuses a tree that must not be written (unsafe paths, LFS pointers): kind `Git`.
     pub fn plan(&self, commit: Oid, options: &Options, cancel: &Cancel) -> Result<Plan> {
-        let _ = (commit, options, cancel);
-        todo!()
+        let Self { root, git_dir, stamp, repository, .. } = self;
+        plan::Planner { root_path: root, git_dir, repository, stamp, options, cancel }.plan(commit)
     }
 
-    /// Does it, and leaves HEAD, the index and the state as an ordinary repository has them.
+    /// Does it, and leaves HEAD and the index as an ordinary repository has them. Ended half-way, by an error or by a
+    /// kill, it is put right by the next run.
     pub fn apply(&mut self, plan: Plan, phase: &RunningPhase, cancel: &Cancel) -> Result<Summary> {
-        let _ = (plan, phase, cancel);
-        todo!()
+        self.applied = None;
+        let applied = (plan.commit, plan.options.clone());
+        let summary = apply::apply(&self.root, &self.repository, plan, phase, cancel)?;
+        self.applied = Some(applied);
+        Ok(summary)
+    }
+
+    /// Ends the run, after `apply` and whatever else changed the work tree: writes the manifest, and down to where the
+    /// next run may start from. `trusted`: nothing but `apply` wrote to the work tree; else the next run examines
+    /// everything. Tells what became of the manifest.
+    pub fn finish(&mut self, manifest: &Manifest, trusted: bool) -> Result<Change> {
+        let Some((commit, options)) = self.applied.take() else {
+            return Err(Error::new(Kind::Git, "the checkout has not been carried out"));
+        };
+        let change = manifest.write(&self.root)?;
+        let index = std::fs::read(self.git_dir.join("index")).ok().and_then(|index| plan::checksum(&index));
+        match index.and_then(|index| state::State::new(commit, &self.stamp, index, &options)) {
+            Some(state) if trusted => state.write(&self.git_dir)?,
+            _ => state::State::remove(&self.git_dir)?,
+        }
+        Ok(change)
     }
 }

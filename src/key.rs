@@ -65,9 +65,13 @@ pub enum SubmoduleMode {
 pub struct Content {
     /// The canonical repository URL, without credentials.
     pub repository: String,
+    /// The commit that is checked out.
     pub commit: Oid,
+    /// The volume's name, which is the filesystem's label.
     pub volume_name: String,
+    /// Whether the git directory is on the volume.
     pub git_dir: GitDirMode,
+    /// Which submodules are.
     pub submodules: SubmoduleMode,
     /// Whether untracked files are removed.
     pub clean: bool,

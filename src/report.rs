@@ -105,6 +105,7 @@ pub enum Unit {
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
 pub enum Event<'a> {
     /// A phase began.
     Started(Phase),

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::host::device::Locator;
+use crate::host::lock::DeviceLock;
+use crate::report::Change;
 
 pub mod local;
 
@@ -85,6 +87,7 @@ identifier!(
 
 /// Where a volume is attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
 pub enum Attachment {
     /// Nowhere.
     None,
@@ -108,13 +111,19 @@ pub enum VolumeState {
 /// A volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
+    /// Its ID.
     pub id: VolumeId,
+    /// What can be done with it.
     pub state: VolumeState,
+    /// In GiB.
     pub size_gib: u32,
+    /// Its tags.
     pub tags: Tags,
     /// The snapshot that it was made from; `None`: made blank.
     pub source: Option<SnapshotId>,
+    /// Where it is attached.
     pub attachment: Attachment,
+    /// When it was made.
     pub created: Timestamp,
 }
 
@@ -143,12 +152,17 @@ impl SnapshotState {
 /// A snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
+    /// Its ID.
     pub id: SnapshotId,
+    /// Whether it can be used.
     pub state: SnapshotState,
     /// The volume that it was taken of.
     pub volume: Option<VolumeId>,
+    /// Of the volume, in GiB.
     pub size_gib: u32,
+    /// Its tags.
     pub tags: Tags,
+    /// A line for people.
     pub description: String,
     /// The moment whose content it holds.
     pub started: Timestamp,
@@ -161,6 +175,7 @@ pub struct Snapshot {
 /// Which volumes: those that match every field that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VolumeQuery {
+    /// The one with this ID.
     pub id: Option<VolumeId>,
     /// Tags that must have these values.
     pub tags: Tags,
@@ -169,6 +184,7 @@ pub struct VolumeQuery {
 /// Which snapshots: those that match every field that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SnapshotQuery {
+    /// The one with this ID.
     pub id: Option<SnapshotId>,
     /// Tags that must have these values.
     pub tags: Tags,
@@ -181,14 +197,20 @@ pub struct NewVolume {
     pub size_gib: u32,
     /// `None`: blank.
     pub source: Option<SnapshotId>,
+    /// Set in the call that makes it.
     pub tags: Tags,
+    /// Calls with the same token make one volume, as long as that exists: for runs that start at the same time.
+    pub token: Option<String>,
 }
 
 /// What a new snapshot shall carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSnapshot {
+    /// The volume.
     pub volume: VolumeId,
+    /// Set in the call that makes it.
     pub tags: Tags,
+    /// A line for people.
     pub description: String,
 }
 
@@ -206,8 +228,8 @@ pub trait BlockStorage: Send + Sync {
     /// The snapshots that match, oldest first. A damaged one is listed in state `Error` rather than failing the others.
     async fn snapshots(&self, query: &SnapshotQuery) -> Result<Vec<Snapshot>>;
 
-    /// Makes a volume; returns when it can be attached.
-    async fn create_volume(&self, new: &NewVolume) -> Result<Volume>;
+    /// Makes a volume; returns when it can be attached. `Unchanged`: there is one with that token already, and this is it.
+    async fn create_volume(&self, new: &NewVolume) -> Result<(Change, Volume)>;
 
     /// Makes a volume larger. A smaller size is an error of kind `Usage`.
     async fn grow_volume(&self, id: &VolumeId, size_gib: u32) -> Result<()>;
@@ -215,12 +237,16 @@ pub trait BlockStorage: Send + Sync {
     /// Deletes a volume that is not attached. One that is not there is no error.
     async fn delete_volume(&self, id: &VolumeId) -> Result<()>;
 
-    /// Attaches a volume to this host and returns where it is; one that already is here stays as it is.
+    /// Attaches a volume to this host and returns where it is. `Unchanged`: it was here already.
     /// Attached elsewhere is an error of kind `Contended` that names the other host.
-    async fn attach(&self, id: &VolumeId) -> Result<Attachment>;
+    async fn attach(&self, id: &VolumeId) -> Result<(Change, Attachment)>;
 
-    /// Detaches a volume from this host; must not be mounted. One that is not attached is no error.
-    async fn detach(&self, id: &VolumeId) -> Result<()>;
+    /// Makes an attachment outlive this process, where the store would not do so by itself.
+    async fn keep_attached(&self, id: &VolumeId) -> Result<()>;
+
+    /// Detaches a volume from this host; must not be mounted. One that is not attached is no error. The caller's lock on the
+    /// device is given up at the moment when no other run can be harmed by it.
+    async fn detach(&self, id: &VolumeId, lock: Option<DeviceLock>) -> Result<()>;
 
     /// Takes a snapshot of a volume that nobody writes to. Returns as soon as the content is fixed; the state may be pending.
     async fn create_snapshot(&self, new: &NewSnapshot) -> Result<Snapshot>;

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use ebs_bake::error::Kind;
 use ebs_bake::storage::local::LocalStore;
-use ebs_bake::storage::{Attachment, SnapshotState, Tags, VolumeState};
+use ebs_bake::storage::{Attachment, BlockStorage, SnapshotState, Tags, VolumeState};
 
 mod support {
     pub mod child;
@@ -57,7 +57,7 @@ fn root_an_attachment_that_was_kept_stays_until_it_is_detached() {
     here.detach(&id).unwrap();
     assert!(here.is_released());
     assert_eq!(here.attachment(&id), Attachment::None);
-    assert_eq!(block_on(here.store.persist(&id)).unwrap_err().kind(), Kind::Storage);
+    assert_eq!(block_on(here.store.keep_attached(&id)).unwrap_err().kind(), Kind::Storage);
 }
 
 #[test]

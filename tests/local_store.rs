@@ -143,7 +143,7 @@ fn damaged_entries_are_listed_and_the_others_work() {
     }
     for damaged in snapshots.iter().filter(|other| other.id != snapshot.id) {
         assert!(matches!(damaged.state, SnapshotState::Error(_)), "{damaged:?}");
-        let new = NewVolume { size_gib: 1, source: Some(damaged.id.clone()), tags: Tags::new() };
+        let new = NewVolume { size_gib: 1, source: Some(damaged.id.clone()), tags: Tags::new(), token: None };
         assert_eq!(block_on(here.store.create_volume(&new)).unwrap_err().kind(), Kind::Storage);
         block_on(here.store.delete_snapshot(&damaged.id)).unwrap();
     }
@@ -165,7 +165,7 @@ fn leftovers_are_what_nobody_uses() {
     fs::create_dir(here.path().join("staging/dead")).unwrap();
     fs::write(here.path().join("staging/dead/image"), "x").unwrap();
     let half_made = Leftover::HalfMade(here.path().join("staging/dead"));
-    assert_eq!(block_on(here.store.leftovers()).unwrap(), [half_made.clone()]);
+    assert_eq!(block_on(here.store.leftovers()).unwrap(), std::slice::from_ref(&half_made));
     live.kill();
     let restored = Leftover::Restored { volume: in_use, snapshot: "snap-0123456789abcdef0".into() };
     assert_eq!(block_on(here.store.leftovers()).unwrap(), [half_made.clone(), restored.clone()]);
@@ -216,7 +216,7 @@ fn root_a_full_disk_is_told_and_leaves_nothing() {
     let source = here.snapshot(&volume).unwrap();
     assert_eq!(source.changed_blocks, Some(6));
     image.write_all_at(&vec![1; 3 << 20], 8 << 20).unwrap();
-    let new = NewVolume { size_gib: 1, source: Some(source.id), tags: Tags::new() };
+    let new = NewVolume { size_gib: 1, source: Some(source.id), tags: Tags::new(), token: None };
     let error = block_on(here.store.create_volume(&new)).unwrap_err();
     assert!(error.to_string().contains("disk full under the local store"), "{error}");
     assert_eq!((here.volumes().len(), fs::read_dir(dir.join("staging")).unwrap().count()), (1, 0));

@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 
 use crate::error::{Error, Kind, OrFail, Result};
 
-mod loopback;
+pub(crate) mod loopback;
 
 /// What identifies a block device beyond doubt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -20,6 +20,8 @@ use super::{
     Attachment, BlockStorage, NewSnapshot, NewVolume, Snapshot, SnapshotId, SnapshotQuery, Tags, Volume, VolumeId, VolumeQuery,
 };
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::host::lock::DeviceLock;
+use crate::report::Change;
 
 mod attach;
 mod entries;
@@ -63,12 +65,6 @@ impl LocalStore {
     /// The store's directory.
     pub fn dir(&self) -> &Path {
         self.inner.layout.dir()
-    }
-
-    /// Makes the attachment of a volume outlive this process, until `detach`. A volume that is not attached is an error.
-    pub async fn persist(&self, id: &VolumeId) -> Result<()> {
-        let id = id.clone();
-        self.blocking(move |inner, _| attach::persist(&inner.layout, &id)).await
     }
 
     /// What killed runs left in the store; changes nothing. What living processes use is not among it.
@@ -118,7 +114,7 @@ impl BlockStorage for LocalStore {
         self.blocking(move |inner, _| inner.snapshots(&query)).await
     }
 
-    async fn create_volume(&self, new: &NewVolume) -> Result<Volume> {
+    async fn create_volume(&self, new: &NewVolume) -> Result<(Change, Volume)> {
         let new = new.clone();
         self.blocking(move |inner, stop| inner.create_volume(&new, stop)).await
     }
@@ -133,12 +129,19 @@ impl BlockStorage for LocalStore {
         self.blocking(move |inner, _| inner.delete_volume(&id)).await
     }
 
-    async fn attach(&self, id: &VolumeId) -> Result<Attachment> {
+    async fn attach(&self, id: &VolumeId) -> Result<(Change, Attachment)> {
         let id = id.clone();
         self.blocking(move |inner, _| attach::attach(&inner.layout, &inner.holds, &id)).await
     }
 
-    async fn detach(&self, id: &VolumeId) -> Result<()> {
+    async fn keep_attached(&self, id: &VolumeId) -> Result<()> {
+        let id = id.clone();
+        self.blocking(move |inner, _| attach::persist(&inner.layout, &id)).await
+    }
+
+    async fn detach(&self, id: &VolumeId, lock: Option<DeviceLock>) -> Result<()> {
+        // The lock is an open descriptor, which would keep the device; whoever waits for it has the volume attached too.
+        drop(lock);
         let id = id.clone();
         self.blocking(move |inner, _| attach::detach(&inner.layout, &inner.holds, &id)).await
     }
@@ -171,15 +174,19 @@ impl Inner {
         Ok(entries.iter().map(Entry::snapshot).collect())
     }
 
-    fn create_volume(&self, new: &NewVolume, stop: &CancellationToken) -> Result<Volume> {
-        let NewVolume { size_gib, source, tags } = new.clone();
+    fn create_volume(&self, new: &NewVolume, stop: &CancellationToken) -> Result<(Change, Volume)> {
+        let NewVolume { size_gib, source, tags, token } = new.clone();
         if size_gib == 0 {
             return Err(Error::new(Kind::Usage, "a volume has at least 1 GiB"));
         }
         self.layout.ensure()?;
+        let _one_at_a_time = token.is_some().then(|| self.layout.lock_folder::<VolumeRecord>()).transpose()?;
+        if let Some(volume) = self.with_token(token.as_deref())? {
+            return Ok((Change::Unchanged, volume));
+        }
         let origin = source.as_ref().map(|id| self.origin(id, size_gib)).transpose()?;
         let id: VolumeId = self.new_id(VolumeId::PREFIX)?;
-        let record = VolumeRecord { format: FORMAT, id, size_gib, tags, source, created: Timestamp::now() };
+        let record = VolumeRecord { format: FORMAT, id, size_gib, tags, source, token, created: Timestamp::now() };
         let json = metadata::render(&record)?;
         let (needs, free) = (origin.as_ref().map_or(0, allocated), self.layout.free());
         let staging = Staging::new(&self.layout)?;
@@ -199,7 +206,19 @@ impl Inner {
             self.holds.forget(&record.id);
             return Err(self.layout.failed_to_copy("a new volume", needs, free, error));
         }
-        Ok(self.existing::<VolumeRecord>(&record.id)?.volume(Attachment::None))
+        Ok((Change::Created, self.existing::<VolumeRecord>(&record.id)?.volume(Attachment::None)))
+    }
+
+    /// The volume that was made with this token.
+    fn with_token(&self, token: Option<&str>) -> Result<Option<Volume>> {
+        let Some(token) = token else { return Ok(None) };
+        let has_token = |record: &VolumeRecord| record.token.as_deref() == Some(token);
+        let id = entries::list::<VolumeRecord>(&self.layout)?
+            .into_iter()
+            .find(|entry| entry.record.as_ref().is_some_and(has_token))
+            .map(|entry| entry.id);
+        let Some(id) = id else { return Ok(None) };
+        Ok(self.volumes(&VolumeQuery { id: Some(id), ..VolumeQuery::default() })?.pop())
     }
 
     /// The image of a snapshot that a volume of this size shall be made from.

@@ -99,16 +99,16 @@ pub fn play() {
         "attach" => attach(&store, &id.parse().unwrap()),
         "persist" => {
             attach(&store, &id.parse().unwrap());
-            block_on(store.persist(&id.parse().unwrap())).unwrap();
+            block_on(store.keep_attached(&id.parse().unwrap())).unwrap();
         }
         "attach and detach" => {
             attach(&store, &id.parse().unwrap());
-            block_on(store.detach(&id.parse().unwrap())).unwrap();
+            block_on(store.detach(&id.parse().unwrap(), None)).unwrap();
             say("detached");
         }
         "create" => {
-            let volume = NewVolume { size_gib: 1, source: None, tags: restored() };
-            say(block_on(store.create_volume(&volume)).unwrap().id.as_str());
+            let volume = NewVolume { size_gib: 1, source: None, tags: restored(), token: None };
+            say(block_on(store.create_volume(&volume)).unwrap().1.id.as_str());
             wait();
         }
         "everything" => everything(&store),
@@ -118,21 +118,21 @@ pub fn play() {
 
 /// Each operation once, from an empty directory on.
 fn everything(store: &LocalStore) {
-    let new = |source| NewVolume { size_gib: 1, source, tags: Tags::new() };
+    let new = |source| NewVolume { size_gib: 1, source, tags: Tags::new(), token: None };
     let snapshot = |volume: &VolumeId| NewSnapshot { volume: volume.clone(), tags: Tags::new(), description: String::new() };
     block_on(async {
-        let volume = store.create_volume(&new(None)).await.unwrap().id;
-        let Attachment::Here { device, .. } = store.attach(&volume).await.unwrap() else { panic!("not attached") };
+        let volume = store.create_volume(&new(None)).await.unwrap().1.id;
+        let Attachment::Here { device, .. } = store.attach(&volume).await.unwrap().1 else { panic!("not attached") };
         let written =
             std::fs::OpenOptions::new().write(true).open(device).and_then(|device| device.write_all_at(&[7; 8192], 4096));
         written.unwrap();
         let first = store.create_snapshot(&snapshot(&volume)).await.unwrap();
         store.grow_volume(&volume, 2).await.unwrap();
         let second = store.create_snapshot(&snapshot(&volume)).await.unwrap();
-        let copy = store.create_volume(&new(Some(first.id.clone()))).await.unwrap().id;
+        let copy = store.create_volume(&new(Some(first.id.clone()))).await.unwrap().1.id;
         store.attach(&copy).await.unwrap();
-        store.detach(&copy).await.unwrap();
-        store.detach(&volume).await.unwrap();
+        store.detach(&copy, None).await.unwrap();
+        store.detach(&volume, None).await.unwrap();
         store.delete_snapshot(&second.id).await.unwrap();
         store.delete_volume(&copy).await.unwrap();
     });
@@ -144,7 +144,7 @@ pub fn restored() -> Tags {
 }
 
 fn attach(store: &LocalStore, id: &VolumeId) {
-    let Attachment::Here { device, .. } = block_on(store.attach(id)).unwrap() else { panic!("not attached") };
+    let Attachment::Here { device, .. } = block_on(store.attach(id)).unwrap().1 else { panic!("not attached") };
     say(&device);
     wait();
 }

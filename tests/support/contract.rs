@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use ebs_bake::error::Kind;
+use ebs_bake::report::Change;
 use ebs_bake::storage::{
     Attachment, BlockStorage, NewSnapshot, NewVolume, Snapshot, SnapshotId, SnapshotQuery, SnapshotState, Tags, Volume, VolumeId,
     VolumeQuery, VolumeState,
@@ -27,6 +28,7 @@ pub struct Subject<'a> {
 /// Runs every check. Panics at the first that fails.
 pub async fn run(subject: &Subject<'_>) {
     subject.volumes_are_found_by_what_they_are().await;
+    subject.one_token_makes_one_volume().await;
     subject.tags_come_back_as_they_were().await;
     subject.unknown_ids_are_told().await;
     subject.attached_is_attached().await;
@@ -46,13 +48,13 @@ impl Subject<'_> {
     }
 
     async fn blank(&self, name: &str) -> Volume {
-        let new = NewVolume { size_gib: 1, source: None, tags: self.tags(name) };
-        self.store.create_volume(&new).await.unwrap()
+        let new = NewVolume { size_gib: 1, source: None, tags: self.tags(name), token: None };
+        self.store.create_volume(&new).await.unwrap().1
     }
 
     async fn volume_from(&self, snapshot: &Snapshot, size_gib: u32) -> Volume {
-        let new = NewVolume { size_gib, source: Some(snapshot.id.clone()), tags: self.tags("from") };
-        self.store.create_volume(&new).await.unwrap()
+        let new = NewVolume { size_gib, source: Some(snapshot.id.clone()), tags: self.tags("from"), token: None };
+        self.store.create_volume(&new).await.unwrap().1
     }
 
     async fn snapshot(&self, volume: &VolumeId, name: &str) -> Snapshot {
@@ -87,7 +89,7 @@ impl Subject<'_> {
     }
 
     async fn device(&self, id: &VolumeId) -> File {
-        (self.open)(&self.store.attach(id).await.unwrap())
+        (self.open)(&self.store.attach(id).await.unwrap().1)
     }
 
     /// Writes runs of `(offset, length, byte)` to the volume's device, and lets go of the device.
@@ -109,7 +111,7 @@ impl Subject<'_> {
     }
 
     async fn drop_volume(&self, id: &VolumeId) {
-        self.store.detach(id).await.unwrap();
+        self.store.detach(id, None).await.unwrap();
         self.store.delete_volume(id).await.unwrap();
     }
 
@@ -138,7 +140,8 @@ impl Subject<'_> {
         tags.insert("unicode".into(), "Küche \u{1F373} 厨师".into());
         tags.insert("lines".into(), "one\ntwo\r\n\t\"three\"\\ ::set-output".into());
         tags.insert("empty".into(), String::new());
-        let volume = self.store.create_volume(&NewVolume { size_gib: 1, source: None, tags: tags.clone() }).await.unwrap();
+        let volume =
+            self.store.create_volume(&NewVolume { size_gib: 1, source: None, tags: tags.clone(), token: None }).await.unwrap().1;
         assert_eq!(self.find(self.other, &volume.id).await.unwrap().tags, tags);
         let new = NewSnapshot { volume: volume.id.clone(), tags: tags.clone(), description: "a commit: \"ü\"".into() };
         let snapshot = self.store.create_snapshot(&new).await.unwrap();
@@ -160,7 +163,7 @@ impl Subject<'_> {
         self.store.delete_volume(&volume).await.unwrap();
         self.store.delete_snapshot(&snapshot).await.unwrap();
         let new_snapshot = NewSnapshot { volume: volume.clone(), tags: self.tags("none"), description: String::new() };
-        let new_volume = NewVolume { size_gib: 1, source: Some(snapshot.clone()), tags: self.tags("none") };
+        let new_volume = NewVolume { size_gib: 1, source: Some(snapshot.clone()), tags: self.tags("none"), token: None };
         for (error, id) in [
             (self.store.attach(&volume).await.unwrap_err(), volume.as_str()),
             (self.store.grow_volume(&volume, 2).await.unwrap_err(), volume.as_str()),
@@ -173,17 +176,34 @@ impl Subject<'_> {
         assert_eq!(self.named("none").await, []);
     }
 
+    async fn one_token_makes_one_volume(&self) {
+        let token = Some(format!("token of {}", self.run));
+        let new = NewVolume { size_gib: 1, source: None, tags: self.tags("token"), token };
+        let (one, two) = tokio::join!(self.store.create_volume(&new), self.other.create_volume(&new));
+        let ((change, volume), (other_change, other)) = (one.unwrap(), two.unwrap());
+        assert_eq!(other.id, volume.id);
+        assert_ne!(change, other_change, "one of them made it");
+        self.drop_volume(&volume.id).await;
+        let other_token = NewVolume { token: Some(format!("another token of {}", self.run)), ..new };
+        let (change, another) = self.store.create_volume(&other_token).await.unwrap();
+        assert_eq!(change, Change::Created);
+        assert_ne!(another.id, volume.id);
+        self.drop_volume(&another.id).await;
+    }
+
     async fn attached_is_attached(&self) {
         let id = self.blank("attach").await.id;
-        self.store.detach(&id).await.unwrap();
-        let attachment = self.store.attach(&id).await.unwrap();
+        self.store.detach(&id, None).await.unwrap();
+        let (change, attachment) = self.store.attach(&id).await.unwrap();
         assert!(matches!(attachment, Attachment::Here { .. }), "{attachment:?}");
-        assert_eq!(self.store.attach(&id).await.unwrap(), attachment, "attaching twice is attaching once");
+        assert_eq!(change, Change::Created);
+        let again = (Change::Unchanged, attachment.clone());
+        assert_eq!(self.store.attach(&id).await.unwrap(), again, "attaching twice is attaching once");
         assert_eq!(self.find(self.other, &id).await.unwrap().attachment, attachment, "another process sees it");
         assert_eq!(size((self.open)(&attachment)), GIB);
-        self.store.detach(&id).await.unwrap();
+        self.store.detach(&id, None).await.unwrap();
         assert_eq!(self.find(self.store, &id).await.unwrap().attachment, Attachment::None);
-        self.store.detach(&id).await.unwrap();
+        self.store.detach(&id, None).await.unwrap();
         self.drop_volume(&id).await;
     }
 
@@ -191,7 +211,7 @@ impl Subject<'_> {
         let id = self.blank("blank").await.id;
         self.expect(&id, &[(0, 1 << 20, 0), (GIB - 4096, 4096, 0)]).await;
         self.write(&id, &[(0, 512, 1), (GIB - 512, 512, 2)]).await;
-        self.store.detach(&id).await.unwrap();
+        self.store.detach(&id, None).await.unwrap();
         self.expect(&id, &[(0, 512, 1), (512, 4096, 0), (GIB - 1024, 512, 0), (GIB - 512, 512, 2)]).await;
         self.drop_volume(&id).await;
     }
@@ -202,7 +222,7 @@ impl Subject<'_> {
         // Still attached: what was written to the device counts.
         let attached = self.snapshot(&id, "attached").await;
         self.write(&id, &[(4096, 512, 2), (8 << 20, 512, 3)]).await;
-        self.store.detach(&id).await.unwrap();
+        self.store.detach(&id, None).await.unwrap();
         let detached = self.snapshot(&id, "detached").await;
         self.write(&id, &[(0, 2 << 20, 9)]).await;
         assert_eq!((attached.volume.as_ref(), attached.size_gib, attached.description.as_str()), (Some(&id), 1, "of attached"));
@@ -213,7 +233,12 @@ impl Subject<'_> {
         self.expect(&old.id, &[(0, 4096, 0), (4096, 100_000, 1), (104_096, 1 << 20, 0), (8 << 20, 512, 0)]).await;
         self.expect(&new.id, &[(4096, 512, 2), (4608, 99_488, 1), (8 << 20, 512, 3), (GIB, 1 << 20, 0), (2 * GIB - 512, 512, 0)])
             .await;
-        let too_small = NewVolume { size_gib: 1, source: Some(self.snapshot(&new.id, "two").await.id), tags: self.tags("small") };
+        let too_small = NewVolume {
+            size_gib: 1,
+            source: Some(self.snapshot(&new.id, "two").await.id),
+            tags: self.tags("small"),
+            token: None,
+        };
         assert_eq!(self.store.create_volume(&too_small).await.unwrap_err().kind(), Kind::Usage);
         self.clean().await;
     }
@@ -254,9 +279,9 @@ impl Subject<'_> {
         self.write(&id, &[(0, 512, 1)]).await;
         let attachment = self.store.attach(&id).await.unwrap();
         self.store.grow_volume(&id, 2).await.unwrap();
-        assert_eq!(size((self.open)(&attachment)), 2 * GIB, "an attached device grows too");
+        assert_eq!(size((self.open)(&attachment.1)), 2 * GIB, "an attached device grows too");
         self.write(&id, &[(2 * GIB - 512, 512, 2)]).await;
-        self.store.detach(&id).await.unwrap();
+        self.store.detach(&id, None).await.unwrap();
         self.store.grow_volume(&id, 3).await.unwrap();
         self.store.grow_volume(&id, 3).await.unwrap();
         let error = self.store.grow_volume(&id, 2).await.unwrap_err();
@@ -296,15 +321,16 @@ impl Subject<'_> {
     async fn two_users_share_a_volume(&self) {
         let id = self.blank("shared").await.id;
         let (one, two) = tokio::join!(self.store.attach(&id), self.other.attach(&id));
-        let attachment = one.unwrap();
-        assert_eq!(two.unwrap(), attachment, "attaching at once makes one attachment");
+        let ((change, attachment), (other_change, other)) = (one.unwrap(), two.unwrap());
+        assert_eq!(other, attachment, "attaching at once makes one attachment");
+        assert_ne!(change, other_change, "one of them made it");
         (self.open)(&attachment).write_all_at(&[7; 512], 0).unwrap();
         let new = NewSnapshot { volume: id.clone(), tags: self.tags("shared"), description: String::new() };
         let (a, b) = tokio::join!(self.store.create_snapshot(&new), self.other.create_snapshot(&new));
         let restored = self.volume_from(&self.completed(&a.unwrap().id).await, 1).await.id;
         self.expect(&restored, &[(0, 512, 7)]).await;
         self.completed(&b.unwrap().id).await;
-        let (one, two) = tokio::join!(self.store.detach(&id), self.other.detach(&id));
+        let (one, two) = tokio::join!(self.store.detach(&id, None), self.other.detach(&id, None));
         one.and(two).unwrap();
         assert_eq!(self.find(self.store, &id).await.unwrap().attachment, Attachment::None);
         self.clean().await;

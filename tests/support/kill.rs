@@ -42,6 +42,7 @@ pub fn run_until_change(mut command: Command, nth: usize) -> Option<u64> {
     command.process_group(0).stdout(Stdio::null());
     // SAFETY: `traceme` is one system call; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
+    #[expect(clippy::zombie_processes, reason = "waitpid below waits for all of its group")]
     let child = command.spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Stopped(pid, Signal::SIGTRAP), "stopped by exec");

@@ -2,6 +2,9 @@
 
 #![allow(dead_code)]
 
+#[path = "needs.rs"]
+mod needs;
+
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -13,20 +16,7 @@ use ebs_bake::storage::{
     Attachment, BlockStorage, NewSnapshot, NewVolume, Snapshot, SnapshotQuery, Tags, Volume, VolumeId, VolumeQuery,
 };
 
-/// Whether this process is root. In CI it must be; elsewhere the test is reported as skipped.
-pub fn needs_root() -> bool {
-    available(nix::unistd::geteuid().is_root(), "root")
-}
-
-/// Whether something that a test needs is there. In CI it must be; elsewhere the test is reported as skipped.
-fn available(is_there: bool, what: &str) -> bool {
-    assert!(is_there || std::env::var_os("CI").is_none(), "this test needs {what}");
-    if !is_there {
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {} needs {what}", std::thread::current().name().unwrap_or("this test"));
-    }
-    is_there
-}
+pub use needs::{needs, needs_root};
 
 /// Runs async code as the program does: on one thread.
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -64,7 +54,7 @@ impl Drop for Mounted {
 /// An XFS that can share extents, on a loop image.
 pub fn xfs() -> Option<Mounted> {
     let found = Command::new("mkfs.xfs").arg("-V").output().is_ok_and(|output| output.status.success());
-    if !available(found, "mkfs.xfs (package xfsprogs)") {
+    if !needs(found, "mkfs.xfs (package xfsprogs)") {
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -107,7 +97,7 @@ impl Here {
     }
 
     pub fn volume(&self, tags: Tags) -> VolumeId {
-        block_on(self.store.create_volume(&NewVolume { size_gib: 1, source: None, tags })).unwrap().id
+        block_on(self.store.create_volume(&NewVolume { size_gib: 1, source: None, tags, token: None })).unwrap().1.id
     }
 
     /// A volume that holds so many MiB.
@@ -127,12 +117,12 @@ impl Here {
     }
 
     pub fn device(&self, id: &VolumeId) -> String {
-        let Attachment::Here { device, .. } = block_on(self.store.attach(id)).unwrap() else { panic!("not attached") };
+        let Attachment::Here { device, .. } = block_on(self.store.attach(id)).unwrap().1 else { panic!("not attached") };
         device
     }
 
     pub fn detach(&self, id: &VolumeId) -> Result<()> {
-        block_on(self.store.detach(id))
+        block_on(self.store.detach(id, None))
     }
 
     pub fn snapshot(&self, id: &VolumeId) -> Result<Snapshot> {

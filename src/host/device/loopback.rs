@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use nix::sys::stat::{major, minor};
+use nix::sys::stat::makedev;
 
 use crate::error::{Error, Kind, Result};
 
@@ -15,8 +15,9 @@ const LOOP_GET_STATUS64: u16 = 0x4C05;
 
 /// `struct loop_info64` of `include/uapi/linux/loop.h`.
 #[repr(C)]
-struct LoopInfo64 {
-    /// The filesystem that the backing file is on, as [`decode`] reads it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Info {
+    /// The filesystem that the backing file is on, in the kernel's coding.
     device: u64,
     inode: u64,
     rdevice: u64,
@@ -25,14 +26,32 @@ struct LoopInfo64 {
     number: u32,
     encrypt_type: u32,
     encrypt_key_size: u32,
-    flags: u32,
-    file_name: [u8; 64],
-    crypt_name: [u8; 64],
-    encrypt_key: [u8; 32],
+    /// `LO_FLAGS_…`.
+    pub flags: u32,
+    /// `lo_file_name`, `lo_crypt_name` and `lo_encrypt_key`: 64 + 64 + 32 bytes.
+    names: [u64; 20],
     init: [u64; 2],
 }
 
-nix::ioctl_read_bad!(loop_get_status64, LOOP_GET_STATUS64, LoopInfo64);
+const _: () = assert!(size_of::<Info>() == 232);
+
+impl Info {
+    /// What backs the device: `st_dev` and `st_ino` of the file.
+    pub fn backing(&self) -> (u64, u64) {
+        let (major, minor) = decode(self.device);
+        (makedev(major, minor), self.inode)
+    }
+}
+
+nix::ioctl_read_bad!(loop_get_status64, LOOP_GET_STATUS64, Info);
+
+/// What an open loop device is. `ENXIO`: nothing backs it (any more).
+pub(crate) fn status(device: &File) -> nix::Result<Info> {
+    let mut info = Info::default();
+    // SAFETY: the kernel writes one `struct loop_info64` there, which is what `Info` is laid out as.
+    unsafe { loop_get_status64(device.as_raw_fd(), &raw mut info) }?;
+    Ok(info)
+}
 
 /// Whether the loop device's backing file is this inode (`st_ino`) of this filesystem (`st_dev`).
 pub(super) fn is_backed_by(device: &Device, filesystem: u64, inode: u64) -> Result<bool> {
@@ -44,7 +63,7 @@ pub(super) fn is_backed_by(device: &Device, filesystem: u64, inode: u64) -> Resu
         Err(error) => return Err(unreadable(device).because(error)),
     };
     match status(&file) {
-        Ok(info) => Ok(info.inode == inode && decode(info.device) == (major(filesystem), minor(filesystem))),
+        Ok(info) => Ok(info.backing() == (filesystem, inode)),
         Err(Errno::ENXIO) => Ok(false),
         Err(errno) => Err(unreadable(device).because(errno)),
     }
@@ -52,14 +71,6 @@ pub(super) fn is_backed_by(device: &Device, filesystem: u64, inode: u64) -> Resu
 
 fn unreadable(device: &Device) -> Error {
     Error::new(Kind::Device, format!("cannot tell which file is behind {}", device.name))
-}
-
-fn status(file: &File) -> nix::Result<LoopInfo64> {
-    let mut info = std::mem::MaybeUninit::<LoopInfo64>::zeroed();
-    // SAFETY: the kernel writes one `struct loop_info64` there, which is what `LoopInfo64` is laid out as.
-    unsafe { loop_get_status64(file.as_raw_fd(), info.as_mut_ptr())? };
-    // SAFETY: all fields are integers, so that zeros and whatever the kernel wrote are valid.
-    Ok(unsafe { info.assume_init() })
 }
 
 /// Major and minor number from the kernel's own coding (`new_encode_dev` in `include/linux/kdev_t.h`), which is not bound to
@@ -74,7 +85,6 @@ mod tests {
 
     #[test]
     fn the_kernels_device_numbers_are_decoded() {
-        assert_eq!(size_of::<LoopInfo64>(), 232);
         // As new_encode_dev computes them: (minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12).
         for (major, minor) in [(0, 0), (0, 45), (254, 0), (259, 7), (8, 255), (8, 256), (4095, 0xfffff), (259, 70_000)] {
             let encoded = (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12);

@@ -19,6 +19,7 @@ use super::loopdev::{self, BACKING_NAME, Identity, LoopDevice};
 use super::metadata::VolumeRecord;
 use crate::error::{Error, Kind, Result};
 use crate::host::device::Locator;
+use crate::report::Change;
 use crate::storage::{Attachment, VolumeId};
 
 /// How long `detach` waits for others that have the device open for a moment (udev, blkid). Less than the 7 s that a
@@ -57,16 +58,16 @@ impl Holds {
 }
 
 /// Attaches a volume, or joins whoever attached it.
-pub(super) fn attach(layout: &Layout, holds: &Holds, id: &VolumeId) -> Result<Attachment> {
+pub(super) fn attach(layout: &Layout, holds: &Holds, id: &VolumeId) -> Result<(Change, Attachment)> {
     let _lock = lock(layout, id)?;
     let entry = existing(layout, id)?;
     let (_, len, identity) = entry.usable()?;
-    let device = hold(layout, holds, id, len, identity).map_err(|error| attach_failed(id, error))?;
-    Ok(here(&device, identity))
+    let (change, device) = hold(layout, holds, id, len, identity).map_err(|error| attach_failed(id, error))?;
+    Ok((change, here(&device, identity)))
 }
 
 /// Returns the device's path.
-fn hold(layout: &Layout, holds: &Holds, id: &VolumeId, len: u64, identity: Identity) -> io::Result<String> {
+fn hold(layout: &Layout, holds: &Holds, id: &VolumeId, len: u64, identity: Identity) -> io::Result<(Change, String)> {
     let path = layout.entry::<VolumeRecord>(id).join(BACKING_NAME);
     let image = open_file_writable(&path)?;
     if Identity::of(&image.metadata()?) != identity {
@@ -74,15 +75,15 @@ fn hold(layout: &Layout, holds: &Holds, id: &VolumeId, len: u64, identity: Ident
     }
     // Opened once more: the kernel keeps the descriptor that it is given, and would keep the lock with it.
     let shared = share(open_file(&path)?)?;
-    let device = match loopdev::find(id, identity, &layout.staging())? {
-        Some(device) => device,
-        None => loopdev::attach(&image, &layout.staging())?,
+    let (change, device) = match loopdev::find(id, identity, &layout.staging())? {
+        Some(device) => (Change::Unchanged, device),
+        None => (Change::Created, loopdev::attach(&image, &layout.staging())?),
     };
     // A process that grew the image may have died before it told the device.
     device.resize(len)?;
     let shown = device.path();
     holds.map().insert(id.clone(), Hold { image: shared, _device: Some(device) });
-    Ok(shown)
+    Ok((change, shown))
 }
 
 /// Detaches a volume; see [`super::LocalStore`] for what that means when others use it too.

@@ -140,15 +140,23 @@ impl Layout {
 
     /// The exclusive lock of an entry's directory, waited for; `None` if there is no such entry.
     pub fn lock<R: Record>(&self, id: &R::Id) -> Result<Option<DirLock>> {
-        let path = self.entry::<R>(id);
+        self.wait_for_lock(&self.entry::<R>(id), &id.to_string())
+    }
+
+    /// The exclusive lock of all entries of a kind: for what must not be made twice.
+    pub fn lock_folder<R: Record>(&self) -> Result<Option<DirLock>> {
+        self.wait_for_lock(&self.folder::<R>(), R::FOLDER)
+    }
+
+    fn wait_for_lock(&self, path: &Path, what: &str) -> Result<Option<DirLock>> {
         let deadline = Instant::now() + LOCK_DEADLINE;
         loop {
-            match DirLock::try_of(&path) {
+            match DirLock::try_of(path) {
                 Ok(Some(lock)) => return Ok(Some(lock)),
                 Ok(None) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
-                Ok(None) => return Err(Error::new(Kind::Contended, format!("another process holds the lock of {id}"))),
+                Ok(None) => return Err(Error::new(Kind::Contended, format!("another process holds the lock of {what}"))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(self.failed(&format!("lock {id} of"), error)),
+                Err(error) => return Err(self.failed(&format!("lock {what} of"), error)),
             }
         }
     }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use crate::host::device::loopback::{self, Info};
 use crate::storage::VolumeId;
 
 /// The name of every backing file of ours. It is in a directory named by its volume's ID.
@@ -26,24 +27,6 @@ pub(super) const BACKING_NAME: &str = "image";
 const AUTOCLEAR: u32 = 4;
 /// How often another process may take the free device before us. Each loss means that somebody else went ahead.
 const ATTEMPTS: u32 = 100;
-
-/// `struct loop_info64` of loop.h.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Info {
-    device: u64,
-    inode: u64,
-    rdevice: u64,
-    offset: u64,
-    size_limit: u64,
-    number: u32,
-    encrypt_type: u32,
-    encrypt_key_size: u32,
-    flags: u32,
-    /// `lo_file_name`, `lo_crypt_name` and `lo_encrypt_key`: 64 + 64 + 32 bytes.
-    names: [u64; 20],
-    init: [u64; 2],
-}
 
 /// `struct loop_config` of loop.h.
 #[repr(C)]
@@ -55,13 +38,12 @@ struct Config {
     reserved: [u64; 8],
 }
 
-const _: () = assert!(size_of::<Info>() == 232 && size_of::<Config>() == 304);
+const _: () = assert!(size_of::<Config>() == 304);
 
 mod ioctl {
     //! The numbers are those of loop.h; they predate the `_IO` macros, hence the `_bad` variants.
     nix::ioctl_write_int_bad!(clear, 0x4C01); // LOOP_CLR_FD
     nix::ioctl_write_ptr_bad!(set_status, 0x4C04, super::Info); // LOOP_SET_STATUS64
-    nix::ioctl_read_bad!(get_status, 0x4C05, super::Info); // LOOP_GET_STATUS64
     nix::ioctl_write_int_bad!(set_capacity, 0x4C07); // LOOP_SET_CAPACITY
     nix::ioctl_write_ptr_bad!(configure, 0x4C0A, super::Config); // LOOP_CONFIGURE, since Linux 5.8
     nix::ioctl_none_bad!(get_free, 0x4C82); // LOOP_CTL_GET_FREE
@@ -102,7 +84,10 @@ impl LoopDevice {
     /// What backs it; `None` when nothing does (any more).
     pub fn backing(&self) -> io::Result<Option<Identity>> {
         match self.info() {
-            Ok(info) => Ok(Some(Identity { device: info.device, inode: info.inode })),
+            Ok(info) => {
+                let (device, inode) = info.backing();
+                Ok(Some(Identity { device, inode }))
+            }
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
             Err(error) => Err(error),
         }
@@ -147,10 +132,7 @@ impl LoopDevice {
     }
 
     fn info(&self) -> io::Result<Info> {
-        let mut info = Info::default();
-        // SAFETY: `info` is a valid `loop_info64` for the kernel to fill.
-        unsafe { ioctl::get_status(self.fd(), &mut info) }?;
-        Ok(info)
+        Ok(loopback::status(&self.file)?)
     }
 
     fn fd(&self) -> RawFd {
@@ -204,7 +186,8 @@ pub(super) fn is_released(number: u32, backing: Identity, scratch: &Path) -> io:
 pub(super) fn attach(image: &File, scratch: &Path) -> io::Result<LoopDevice> {
     let control = open_control(scratch)?;
     let fd = u32::try_from(image.as_raw_fd()).map_err(io::Error::other)?;
-    let info = Info { flags: AUTOCLEAR, ..Info::default() };
+    let mut info = Info::default();
+    info.flags = AUTOCLEAR;
     let config = Config { fd, block_size: 512, info, ..Config::default() };
     for attempt in 0..ATTEMPTS {
         // SAFETY: this ioctl takes no argument.

@@ -48,6 +48,8 @@ pub(super) struct VolumeRecord {
     #[serde(default)]
     pub tags: Tags,
     pub source: Option<SnapshotId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     pub created: Timestamp,
 }
 
@@ -154,6 +156,7 @@ mod tests {
             size_gib: 2,
             tags: Tags::from([("Name".into(), "chef \u{1F373}\n".into()), ("empty".into(), String::new())]),
             source: None,
+            token: None,
             created: "2026-01-02T03:04:05.000000006Z".parse().unwrap(),
         }
     }

@@ -1,1 +1,301 @@
-//! bake
+//! The cycle: from a commit to a snapshot. Reads like the diagram in `docs/design.md`.
+//!
+//! Every step first looks, then does only what is missing. What a run did it undoes, also when it fails; what it found it leaves.
+
+use std::sync::Arc;
+
+use crate::cancel::Cancel;
+use crate::config;
+use crate::error::{Error, Kind, OrFail, Result};
+use crate::host::device::SysFs;
+use crate::host::filesystem;
+use crate::host::{capabilities, command};
+use crate::key::{Content, Key, tag};
+use crate::report::{Change, Phase, Report, Unit};
+use crate::source::{Resolved, Source};
+use crate::storage::{BlockStorage, NewSnapshot, Snapshot, SnapshotQuery, SnapshotState, Tags};
+use crate::wait::{self, Pace};
+
+pub mod content;
+pub mod decide;
+mod tree;
+pub mod volume;
+
+use content::{Placed, Staged};
+use volume::Rented;
+
+/// What a run works with.
+#[derive(Clone)]
+pub struct Context {
+    /// What it shall do.
+    pub config: Arc<config::Bake>,
+    /// Where volumes and snapshots live.
+    pub store: Arc<dyn BlockStorage>,
+    /// Where it tells what it does.
+    pub report: Report,
+    /// Whether it shall stop.
+    pub cancel: Cancel,
+    /// Where the kernel shows its devices.
+    pub sysfs: SysFs,
+}
+
+/// The commit that is baked, and what follows from it.
+pub struct Target {
+    /// The open repository.
+    pub source: Source,
+    /// The commit and its name.
+    pub resolved: Resolved,
+    /// The identity of the snapshot.
+    pub key: Key,
+}
+
+impl Target {
+    fn repository(&self) -> &str {
+        self.source.canonical_url()
+    }
+}
+
+/// The result of a run.
+#[derive(Debug)]
+pub struct Baked {
+    /// The snapshot for the commit.
+    pub snapshot: Snapshot,
+    /// It was there before this run.
+    pub reused: bool,
+    /// The commit and its name.
+    pub resolved: Resolved,
+    /// The canonical URL of the repository.
+    pub repository: String,
+    /// The identity of the snapshot.
+    pub key: Key,
+    /// The snapshot is good, but something that the run made could not be undone.
+    pub cleanup: Option<Error>,
+}
+
+/// Bakes the commit, or finds the snapshot that holds it already.
+///
+/// # Errors
+/// Of the kind of the step that failed. What the run made is undone by then; if that failed too, the error says so.
+pub async fn bake(cx: &Context) -> Result<Baked> {
+    let target = Arc::new(resolve(cx).await?);
+    let (snapshot, reused, cleanup) = match look_up(cx, &target, Phase::LookUp).await? {
+        Some(snapshot) => (snapshot, true, None),
+        None => bake_anew(cx, &target).await?,
+    };
+    let snapshot = wait_until_completed(cx, snapshot).await?;
+    let Target { resolved, key, .. } = &*target;
+    let repository = target.repository().to_owned();
+    Ok(Baked { snapshot, reused, resolved: resolved.clone(), repository, key: key.clone(), cleanup })
+}
+
+/// What [`bake`] would do, in the order it would do it. Makes the same decisions and changes nothing.
+///
+/// # Errors
+/// Those that `bake` would meet on its way as far as that can be seen without touching a volume.
+pub async fn plan(cx: &Context) -> Result<Vec<String>> {
+    let target = resolve(cx).await?;
+    if let Some(snapshot) = look_up(cx, &target, Phase::LookUp).await? {
+        return Ok(vec![format!("reuse {} ({})", snapshot.id, snapshot.state.name())]);
+    }
+    require_host()?;
+    let mut steps = volume::plan(cx).await?;
+    let mount_point = cx.config.mount_point.display();
+    steps.push(format!("check {} out at {mount_point}", short(&target.resolved)));
+    if let Some(command) = &cx.config.after_checkout {
+        steps.push(format!("run {command:?} in it"));
+    }
+    steps.push(format!("unmount it and take a snapshot with key {}", target.key));
+    Ok(steps)
+}
+
+async fn resolve(cx: &Context) -> Result<Target> {
+    let phase = cx.report.phase(Phase::Resolve);
+    let (config, cancel) = (cx.config.clone(), cx.cancel.clone());
+    let (source, resolved) = blocking(move || {
+        let source = Source::open(&config.location, &config.access, &cancel)?;
+        let resolved = source.resolve(&config.wanted)?;
+        Ok((source, resolved))
+    })
+    .await?;
+    let config = &cx.config;
+    let key = Key::of(&Content {
+        repository: source.canonical_url().to_owned(),
+        commit: resolved.commit,
+        volume_name: config.volume_name.clone(),
+        git_dir: config.git_dir,
+        submodules: config.submodules,
+        clean: config.clean,
+        after_checkout: config.after_checkout.clone(),
+        filesystem: "ext4".to_owned(),
+    });
+    phase.done(Change::Unchanged, format!("{} of {}", short(&resolved), source.canonical_url()));
+    Ok(Target { source, resolved, key })
+}
+
+/// `main at 0123456789ab`, or the commit alone.
+fn short(resolved: &Resolved) -> String {
+    let commit = &resolved.commit.to_string()[..12];
+    match &resolved.reference {
+        Some(reference) => {
+            let name = reference.strip_prefix("refs/heads/").or(reference.strip_prefix("refs/tags/")).unwrap_or(reference);
+            format!("{name} at {commit}")
+        }
+        None => commit.to_owned(),
+    }
+}
+
+async fn look_up(cx: &Context, target: &Target, phase: Phase) -> Result<Option<Snapshot>> {
+    let phase = cx.report.phase(phase);
+    let found = cx.store.snapshots(&SnapshotQuery { tags: target.key.query(), ..Default::default() }).await?;
+    for failed in &found {
+        if let SnapshotState::Error(why) = &failed.state {
+            cx.report.warn(format!("snapshot {} of this commit is unusable: {why}", failed.id));
+        }
+    }
+    let answer = decide::answer(&found).cloned();
+    let detail = answer.as_ref().map_or("not baked yet".to_owned(), |s| format!("{} is {}", s.id, s.state.name()));
+    phase.done(Change::Unchanged, detail);
+    Ok(answer)
+}
+
+/// Everything that is checked before anything is made.
+fn require_host() -> Result<()> {
+    capabilities::require_for_bake()?;
+    command::require(&filesystem::PROGRAMS)
+}
+
+type Made = (Snapshot, bool, Option<Error>);
+
+async fn bake_anew(cx: &Context, target: &Arc<Target>) -> Result<Made> {
+    require_host()?;
+    let mut rented = Rented::default();
+    let made = bake_on_volume(cx, target, &mut rented).await;
+    let released = rented.release(cx, made.is_ok()).await;
+    match (made, released) {
+        (Ok((snapshot, reused)), released) => Ok((snapshot, reused, released.err())),
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(left)) => {
+            cx.report.warn(format!("cleaning up failed too: {left}; run `ebs-bake cleanup`"));
+            Err(error)
+        }
+    }
+}
+
+async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented) -> Result<(Snapshot, bool)> {
+    let mut staged = None;
+    let quiescent = loop {
+        let choice = volume::choose(cx).await?;
+        // A blank volume has nothing that a fetch could build on, so the objects can come while the volume is being made.
+        if choice.is_blank() && staged.is_none() {
+            let (fetched, volume) = tokio::join!(stage(cx, target), rented.converge(cx, choice));
+            volume?;
+            staged = Some(fetched?);
+        } else {
+            rented.converge(cx, choice).await?;
+        }
+        rented.lock(cx).await?;
+        // Whoever held the lock may have baked this very commit.
+        if rented.waited()
+            && let Some(snapshot) = look_up(cx, target, Phase::LookUp).await?
+        {
+            return Ok((snapshot, true));
+        }
+        match place(cx, target, rented, staged.take()).await? {
+            Placed::Done(quiescent) => break quiescent,
+            Placed::Unusable { why, staged: unused } => {
+                cx.report.warn(format!("volume {} is made anew: {why}", rented.volume()?.id));
+                rented.discard(cx).await?;
+                staged = unused;
+            }
+        }
+    };
+    let snapshot = take_snapshot(cx, target, rented).await?;
+    drop(quiescent);
+    Ok((snapshot, false))
+}
+
+async fn stage(cx: &Context, target: &Arc<Target>) -> Result<Staged> {
+    let (cx, target) = (cx.clone(), target.clone());
+    blocking(move || Staged::fetch(&cx, &target)).await
+}
+
+async fn place(cx: &Context, target: &Arc<Target>, rented: &Rented, staged: Option<Staged>) -> Result<Placed> {
+    let site = rented.site()?;
+    let (cx, target) = (cx.clone(), target.clone());
+    blocking(move || content::place(&cx, &target, &site, staged)).await
+}
+
+async fn take_snapshot(cx: &Context, target: &Target, rented: &Rented) -> Result<Snapshot> {
+    let phase = cx.report.phase(Phase::Snapshot);
+    let volume = rented.volume()?;
+    let new = NewSnapshot {
+        volume: volume.id.clone(),
+        tags: tags(cx, target),
+        description: format!("{} of {}", short(&target.resolved), target.repository()),
+    };
+    // Given up half-way, the store leaves no half of a snapshot; a whole one is found by its key in the next run.
+    let snapshot = tokio::select! {
+        biased;
+        made = cx.store.create_snapshot(&new) => made?,
+        () = cx.cancel.cancelled() => return Err(cx.cancel.error()),
+    };
+    // A device that is another one by now means that something else than our volume may have been captured.
+    rented.verify(cx).inspect_err(|_| cx.report.warn(format!("snapshot {} must not be used", snapshot.id)))?;
+    let blocks = snapshot.changed_blocks.map_or(String::new(), |blocks| format!(", {blocks} blocks of 512 KiB changed"));
+    phase.done(Change::Created, format!("{}{blocks}", snapshot.id));
+    Ok(snapshot)
+}
+
+fn tags(cx: &Context, target: &Target) -> Tags {
+    let mut tags = target.key.query();
+    let mut add = |key: &str, value: &str| tags.insert(key.to_owned(), value.chars().take(MAX_TAG_VALUE).collect());
+    add(tag::NAME, &cx.config.volume_name);
+    add(tag::VOLUME, &cx.config.volume_name);
+    add(tag::COMMIT, &target.resolved.commit.to_string());
+    add(tag::REPOSITORY, target.repository());
+    add(tag::VERSION, env!("CARGO_PKG_VERSION"));
+    if let Some(reference) = &target.resolved.reference {
+        add(tag::REF, reference);
+    }
+    if let Some(url) = &cx.config.run_url {
+        add(tag::RUN_URL, url);
+    }
+    tags
+}
+
+/// The longest tag value that EC2 takes, in characters (Amazon EC2 User Guide, "Tag restrictions").
+const MAX_TAG_VALUE: usize = 256;
+
+async fn wait_until_completed(cx: &Context, snapshot: Snapshot) -> Result<Snapshot> {
+    if snapshot.state == SnapshotState::Completed || !cx.config.wait {
+        return Ok(snapshot);
+    }
+    let phase = cx.report.phase(Phase::Wait);
+    let id = &snapshot.id;
+    let (phase, query) = (&phase, &SnapshotQuery { id: Some(id.clone()), ..Default::default() });
+    let look = || async move {
+        let found = cx.store.snapshots(query).await?.pop();
+        match found {
+            Some(found) if found.state == SnapshotState::Completed => Ok(Some(found)),
+            Some(Snapshot { state: SnapshotState::Error(why), .. }) => {
+                Err(Error::new(Kind::Snapshot, format!("snapshot {id} failed: {why}")).hint("run again: a new one is made"))
+            }
+            Some(Snapshot { state: SnapshotState::Pending(percent), .. }) => {
+                phase.progress(percent.unwrap_or(0).into(), Some(100), Unit::Percent);
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    };
+    let patience = cx.config.wait_timeout;
+    match wait::until(Pace::SNAPSHOT, patience, &cx.cancel, look).await? {
+        Some(completed) => Ok(completed),
+        None => Err(Error::new(Kind::Snapshot, format!("snapshot {id} did not complete within {} s", patience.as_secs()))
+            .hint("it goes on by itself: run again later and it is found, or raise --wait-timeout")),
+    }
+}
+
+/// Runs what blocks on a thread where it may.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.or_fail(Kind::Device, || "an internal thread panicked")?
+}

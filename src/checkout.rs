@@ -27,7 +27,6 @@ mod tree;
 mod wildmatch;
 mod workers;
 
-pub use apply::BAKED;
 pub use manifest::Manifest;
 pub use plan::Plan;
 
@@ -91,6 +90,11 @@ impl WorkTree {
         Ok(WorkTree { root, git_dir, stamp, repository, applied: None })
     }
 
+    /// Makes the next plan examine everything: for when something else than `apply` writes to the work tree.
+    pub fn distrust(&self) -> Result<()> {
+        state::State::remove(&self.git_dir)
+    }
+
     /// Throws the repository away and makes it anew, empty: for objects that turn out to be damaged or missing. Everything
     /// must be fetched again, and the next plan compares every file with its blob.
     pub fn start_over(&mut self) -> Result<()> {
@@ -128,11 +132,11 @@ impl WorkTree {
     /// Ends the run, after `apply` and whatever else changed the work tree: writes the manifest, and down to where the
     /// next run may start from. `trusted`: nothing but `apply` wrote to the work tree; else the next run examines
     /// everything. Tells what became of the manifest.
-    pub fn finish(&mut self, manifest: &Manifest, trusted: bool) -> Result<Change> {
+    pub fn finish(&mut self, manifest: Option<&Manifest>, trusted: bool) -> Result<Change> {
         let Some((commit, options)) = self.applied.take() else {
             return Err(Error::new(Kind::Git, "the checkout has not been carried out"));
         };
-        let change = manifest.write(&self.root)?;
+        let change = manifest.map_or(Ok(Change::Unchanged), |manifest| manifest.write(&self.root))?;
         let index = std::fs::read(self.git_dir.join("index")).ok().and_then(|index| plan::checksum(&index));
         match index.and_then(|index| state::State::new(commit, &self.stamp, index, &options)) {
             Some(state) if trusted => state.write(&self.git_dir)?,

@@ -2,15 +2,19 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use ebs_bake::cancel::Cancel;
 use ebs_bake::cli::{self, Command, Context};
 use ebs_bake::error::{Kind, OrFail, Result};
+use ebs_bake::report::Report;
 use ebs_bake::report::console::Console;
+use ebs_bake::{commands, host};
 
 fn main() -> ExitCode {
     let parsed = cli::parse(std::env::args_os(), &Context::of_process());
-    let console = Console::stderr(parsed.console);
-    match parsed.command.and_then(run) {
+    let console = Arc::new(Console::stderr(parsed.console));
+    match parsed.command.and_then(|command| run(command, &console)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             console.error(&error);
@@ -19,11 +23,39 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command, console: &Arc<Console>) -> Result<()> {
+    if let Command::Bake(_) = command {
+        // Before there are threads: what they mount is to be seen by this process alone, and to die with it. Without the
+        // privilege for it nothing can be mounted either, and a commit that is baked already is found all the same.
+        let _ = host::mount::enter_private_namespace();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.or_fail(Kind::Device, || "cannot start")?;
+    let cancel = Cancel::new();
+    let finished = runtime.block_on(async {
+        commands::signals::watch(&cancel)?;
+        dispatch(command, console, &cancel).await
+    });
+    // A thread that still waits for a silent network must not keep the process.
+    runtime.shutdown_background();
+    finished
+}
+
+async fn dispatch(command: Command, console: &Arc<Console>, cancel: &Cancel) -> Result<()> {
     match command {
         Command::Print(text) => print(&text),
-        Command::Bake(bake) => bake.outputs.check_writable(),
-        Command::List(_) | Command::Restore(_) | Command::Cleanup(_) => Ok(()),
+        Command::Bake(config) => {
+            let report = Report::new(console.clone());
+            let outcome = commands::bake(*config, report, cancel).await?;
+            if let Some(outputs) = &outcome.outputs {
+                print(&format!("{}\n", outputs.snapshot_id))?;
+                console.result(outputs);
+            }
+            outcome.cleanup.map_or(Ok(()), Err)
+        }
+        Command::List(config) => print(&commands::list(config).await?),
+        Command::Restore(config) => commands::restore(config, &Report::new(console.clone())).await,
+        Command::Cleanup(config) => commands::cleanup(config, &Report::new(console.clone())).await,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::report::RunningPhase;
 
+mod adopt;
 mod baked;
 pub mod credentials;
 mod fetch;
@@ -31,7 +32,8 @@ pub mod submodules;
 mod trees;
 mod watch;
 
-pub use baked::{BAKED, keep, kept};
+pub use adopt::adopt;
+pub use baked::{BAKED, is_whole, keep, kept};
 pub use credentials::{Access, Login};
 pub use large::stream_object;
 pub use libgit::{initialise, open_repository};

@@ -22,8 +22,7 @@ pub struct Pace {
 impl Pace {
     /// A snapshot completes in seconds when few blocks changed and in many minutes when all did: from 1 s up to 15 s,
     /// the fixed pause of the AWS command line's waiter.
-    pub const SNAPSHOT: Pace =
-        Pace { first: Duration::from_secs(1), factor: 1.5, longest: Duration::from_secs(15) };
+    pub const SNAPSHOT: Pace = Pace { first: Duration::from_secs(1), factor: 1.5, longest: Duration::from_secs(15) };
 
     fn next(&self, pause: Duration) -> Duration {
         pause.mul_f64(self.factor).min(self.longest)

@@ -1,7 +1,8 @@
 //! Commits that were made to do harm: nothing is written, least of all outside the work tree.
 
+#![allow(missing_docs, dead_code, unused_imports, clippy::unwrap_used)]
+
 #[path = "support/checkout.rs"]
-#[allow(dead_code)]
 mod support;
 
 use std::fs;

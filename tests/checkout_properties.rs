@@ -1,5 +1,7 @@
 //! Whatever is committed, and whatever was done to the volume by hand: what is checked out is what git checks out.
 
+#![allow(missing_docs, dead_code, unused_imports, clippy::unwrap_used)]
+
 #[path = "support/checkout.rs"]
 mod support;
 
@@ -33,8 +35,8 @@ enum Damage {
     AddRepository,
     DeleteDirectory,
     NewIndex,
-    DamageIndex,
-    DamageHead,
+    BreakIndex,
+    BreakHead,
     DeleteGit,
 }
 
@@ -52,8 +54,8 @@ const DAMAGES: [Damage; 16] = [
     Damage::AddRepository,
     Damage::DeleteDirectory,
     Damage::NewIndex,
-    Damage::DamageIndex,
-    Damage::DamageHead,
+    Damage::BreakIndex,
+    Damage::BreakHead,
     Damage::DeleteGit,
 ];
 
@@ -217,9 +219,9 @@ fn inflict(bed: &Bed, position: usize, damage: Damage) {
         (Damage::NewIndex, _, _) => {
             let _ = fs::remove_file(bed.git_dir.join("index"));
         }
-        (Damage::DamageIndex | Damage::DamageHead | Damage::DeleteGit, _, _) if !bed.git_dir.exists() => {}
-        (Damage::DamageIndex, _, _) => fs::write(bed.git_dir.join("index"), "DIRC").unwrap(),
-        (Damage::DamageHead, _, _) => fs::write(bed.git_dir.join("HEAD"), "\0\0").unwrap(),
+        (Damage::BreakIndex | Damage::BreakHead | Damage::DeleteGit, _, _) if !bed.git_dir.exists() => {}
+        (Damage::BreakIndex, _, _) => fs::write(bed.git_dir.join("index"), "DIRC").unwrap(),
+        (Damage::BreakHead, _, _) => fs::write(bed.git_dir.join("HEAD"), "\0\0").unwrap(),
         (Damage::DeleteGit, _, _) => fs::remove_dir_all(&bed.git_dir).unwrap(),
         _ => {}
     }

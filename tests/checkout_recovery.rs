@@ -1,7 +1,8 @@
 //! What earlier runs, and others, left on the volume.
 
+#![allow(missing_docs, dead_code, unused_imports, clippy::unwrap_used)]
+
 #[path = "support/checkout.rs"]
-#[allow(dead_code)]
 mod support;
 
 use std::collections::BTreeSet;
@@ -52,7 +53,7 @@ fn after_an_untrusted_end_everything_is_examined() {
     let plan = work_tree.plan(commit, &STRICT, &Cancel::new()).unwrap();
     work_tree.apply(plan, &phase(), &Cancel::new()).unwrap();
     fs::write(bed.root.join("vendored"), "by the command after the checkout").unwrap();
-    work_tree.finish(&some_manifest(commit), false).unwrap();
+    work_tree.finish(Some(&some_manifest(commit)), false).unwrap();
     let run = bed.check_out(commit, &STRICT).unwrap();
     assert_eq!((run.summary.examined, run.summary.removed), (1, 1));
 }
@@ -120,7 +121,7 @@ fn a_run_that_was_stopped_half_way_is_completed_by_the_next() {
         let plan = work_tree.plan(commit, &STRICT, &cancel).unwrap();
         let error = work_tree.apply(plan, &report.phase(Phase::Checkout), &cancel).unwrap_err();
         assert_eq!(error.kind(), Kind::Interrupted(libc::SIGTERM));
-        assert!(work_tree.finish(&some_manifest(commit), true).is_err(), "what is half done cannot be finished");
+        assert!(work_tree.finish(Some(&some_manifest(commit)), true).is_err(), "what is half done cannot be finished");
         assert!(stopped.load(Ordering::Relaxed));
         if stop_at == 100 {
             bed.same_mount_again();
@@ -201,7 +202,7 @@ fn on_a_repaired_volume_every_byte_is_compared() {
     let plan = work_tree.plan(commit, &STRICT, &Cancel::new()).unwrap();
     assert_eq!(plan.write, 1);
     work_tree.apply(plan, &phase(), &Cancel::new()).unwrap();
-    work_tree.finish(&some_manifest(commit), true).unwrap();
+    work_tree.finish(Some(&some_manifest(commit)), true).unwrap();
     assert_eq!(fs::read(path).unwrap(), b"right");
     bed.assert_clean();
 }

@@ -1,7 +1,8 @@
 //! On real filesystems: the room that a plan asks for, and volumes of other owners.
 
+#![allow(missing_docs, dead_code, unused_imports, clippy::unwrap_used)]
+
 #[path = "support/checkout.rs"]
-#[allow(dead_code)]
 mod support;
 
 use std::fs;
@@ -99,7 +100,7 @@ fn root_a_plan_asks_for_enough_room_and_not_much_more() {
             let plan = work_tree.plan(commit, &STRICT, &Cancel::new()).unwrap();
             let (bytes_needed, inodes_needed) = (plan.bytes_needed, plan.inodes_needed);
             work_tree.apply(plan, &phase(), &Cancel::new()).unwrap();
-            work_tree.finish(&some_manifest(commit), true).unwrap();
+            work_tree.finish(Some(&some_manifest(commit)), true).unwrap();
             let (bytes_after, inodes_after) = free(&bed.root);
             let used = bytes_before.saturating_sub(bytes_after);
             let case = format!("tree {number} on blocks of {block}: asked for {bytes_needed}, took {used}");

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use git2::Repository;
 
 use crate::bake::decide::{self, FilesystemChoice};
+use crate::bake::tree::{self, Filled, Ground};
 use crate::bake::volume::Site;
-use crate::bake::{Context, Target, tree};
+use crate::bake::{Context, Target};
 use crate::checkout::Stamp;
 use crate::error::{Error, Kind, OrFail, Result};
-use crate::host::filesystem::{self, Checked, Probe};
+use crate::host::filesystem::{self, Checked, Growth, State, Superblock};
 use crate::host::lock::Exclusive;
-use crate::host::mount::{Mount, MountPoint};
+use crate::host::mount::{Mount, MountPoint, Options};
 use crate::host::scratch::Scratch;
 use crate::key::GitDirMode;
 use crate::report::{Change, Phase};
@@ -84,27 +85,42 @@ pub fn place(cx: &Context, target: &Target, site: &Site, staged: Option<Staged>)
         Prepared::Ready { filesystem, repaired } => (filesystem, repaired),
         Prepared::Unusable(why) => return Ok(Placed::Unusable { why, staged }),
     };
-    let mut stamp = Stamp { repaired, previous: stamp(site)?, current: None };
+    let mut stamp = Stamp { repaired, previous: stamp(site, filesystem)?, current: None };
     loop {
         cx.cancel.check()?;
-        let point = MountPoint::prepare(&cx.config.mount_point)?;
         let phase = cx.report.phase(Phase::Mount);
-        let mount = Mount::new(&site.device, point, filesystem, Default::default())?;
+        let point = MountPoint::prepare(&cx.config.mount_point)?;
+        let mount = Mount::new(&site.device.node()?, point, filesystem, Options { read_only: false })?;
         phase.done(Change::Created, format!("{filesystem} at {}", cx.config.mount_point.display()));
-        stamp.current = self::stamp(site)?;
-        let filled = tree::fill(cx, target, &tree::Ground { mount: &mount, site, stamp: &stamp }, staged.as_ref());
+        stamp.current = self::stamp(site, filesystem)?;
+        let ground = Ground { root: mount.path(), site, stamp: &stamp };
+        let filled = fill_growing(cx, target, &ground, staged.as_ref());
         let phase = cx.report.phase(Phase::Unmount);
         mount.unmount()?;
-        match filled? {
-            tree::Filled::Done => {
-                let quiescent = Exclusive::open(&site.device)?;
-                phase.done(Change::Changed, "nobody holds the device");
-                return Ok(Placed::Done(quiescent));
-            }
-            tree::Filled::NeedsRoom(bytes) => {
-                phase.done(Change::Changed, "to make room");
-                make_room(cx, site, bytes)?;
-            }
+        let quiescent = match filled {
+            Ok(Filled::Done) => Some(Exclusive::open(&site.device)?),
+            _ => None,
+        };
+        phase.done(Change::Changed, if quiescent.is_some() { "nobody holds the device" } else { "unmounted" });
+        if let Filled::NeedsRoom(bytes) = filled? {
+            make_room(cx, site, State::Unmounted, bytes)?;
+        }
+        if let Some(quiescent) = quiescent {
+            return Ok(Placed::Done(quiescent));
+        }
+    }
+}
+
+/// Fills the volume, and while it lacks room and the kernel lets us grow it while it is mounted, does that.
+fn fill_growing(cx: &Context, target: &Target, ground: &Ground<'_>, staged: Option<&Staged>) -> Result<Filled> {
+    loop {
+        let filled = tree::fill(cx, target, ground, staged)?;
+        match filled {
+            Filled::NeedsRoom(bytes) => match make_room(cx, ground.site, State::Mounted(ground.root), bytes)? {
+                Growth::NeedsUnmount => return Ok(filled),
+                Growth::Grown | Growth::Unchanged => {}
+            },
+            Filled::Done => return Ok(filled),
         }
     }
 }
@@ -124,10 +140,8 @@ enum Prepared {
 
 fn prepare_filesystem(cx: &Context, target: &Target, site: &Site, staged: Option<&Staged>) -> Result<Prepared> {
     let phase = cx.report.phase(Phase::Filesystem);
-    let probe = {
-        let exclusive = Exclusive::open(&site.device)?;
-        filesystem::probe(exclusive.file(), site.device.size_bytes)?
-    };
+    Exclusive::probe(&site.device)?;
+    let probe = filesystem::probe(&site.device.node()?.open(false)?, site.device.size_bytes)?;
     let ready = |filesystem, repaired| Ok(Prepared::Ready { filesystem, repaired });
     match decide::choose_filesystem(&probe, site.created_blank, &site.volume)? {
         FilesystemChoice::Mount(kind) => {
@@ -141,7 +155,8 @@ fn prepare_filesystem(cx: &Context, target: &Target, site: &Site, staged: Option
                 Some(_) => site.device.size_bytes,
                 None => filesystem::size_for(footprint),
             };
-            require_room(site, size)?;
+            require_room(site, footprint)?;
+            let size = size.min(site.device.size_bytes);
             filesystem::make(&site.device, &cx.config.volume_name, size, &cx.cancel)?;
             phase.done(Change::Created, format!("ext4 of {} MiB", size >> 20));
             ready("ext4", false)
@@ -152,7 +167,8 @@ fn prepare_filesystem(cx: &Context, target: &Target, site: &Site, staged: Option
                 ready("ext4", true)
             }
             Checked::Repaired => {
-                cx.report.warn(format!("the filesystem of {} was damaged and was repaired; every file is compared", site.volume.id));
+                cx.report
+                    .warn(format!("the filesystem of {} was damaged and was repaired; every file is compared", site.volume.id));
                 phase.done(Change::Changed, "ext4, repaired");
                 ready("ext4", true)
             }
@@ -173,29 +189,34 @@ fn prepare_filesystem(cx: &Context, target: &Target, site: &Site, staged: Option
 }
 
 /// Identifies the last read-write mount; `None` for filesystems that do not count them.
-fn stamp(site: &Site) -> Result<Option<String>> {
-    let node = site.device.open_node(libc::O_RDONLY)?;
-    Ok(match filesystem::probe(&node, site.device.size_bytes)? {
-        Probe::Ext(superblock) => Some(superblock.stamp()),
-        _ => None,
-    })
+fn stamp(site: &Site, filesystem: &str) -> Result<Option<String>> {
+    if filesystem != "ext4" {
+        return Ok(None);
+    }
+    Ok(Some(Superblock::read(&site.device.node()?.open(false)?)?.stamp()))
 }
 
 /// Grows the filesystem so that it has `bytes` more; refuses when the volume is too small for that.
-fn make_room(cx: &Context, site: &Site, bytes: u64) -> Result<()> {
-    let phase = cx.report.phase(Phase::Filesystem);
-    let node = site.device.open_node(libc::O_RDONLY)?;
-    let Probe::Ext(superblock) = filesystem::probe(&node, site.device.size_bytes)? else {
-        let message = format!("the filesystem of volume {} is full; {} MiB more are needed", site.volume.id, bytes.div_ceil(1 << 20));
-        return Err(Error::new(Kind::Device, message).hint("it was not made by ebs-bake: grow it by hand"));
-    };
-    drop(node);
+fn make_room(cx: &Context, site: &Site, state: State<'_>, bytes: u64) -> Result<Growth> {
+    let superblock = Superblock::read(&site.device.node()?.open(false)?).map_err(|error| {
+        let mib = bytes.div_ceil(1 << 20);
+        let message = format!("the filesystem of volume {} is full: {mib} MiB more are needed", site.volume.id);
+        Error::new(Kind::Device, message).because(error).hint("it was not made by ebs-bake: grow it by hand")
+    })?;
     let now = superblock.size_bytes();
-    let size = filesystem::size_for(now + bytes);
-    require_room(site, size)?;
-    filesystem::grow(&site.device, size, &cx.cancel)?;
-    phase.done(Change::Changed, format!("ext4 grown from {} to {} MiB", now >> 20, size >> 20));
-    Ok(())
+    let size = (now + bytes).min(site.device.size_bytes);
+    if size / u64::from(superblock.block_size) <= superblock.blocks {
+        require_room(site, now + bytes)?;
+    }
+    let phase = cx.report.phase(Phase::Filesystem);
+    let growth = filesystem::grow(&site.device, state, size, &cx.cancel)?;
+    match growth {
+        Growth::NeedsUnmount => phase.done(Change::Unchanged, "ext4 must be unmounted to grow"),
+        Growth::Grown | Growth::Unchanged => {
+            phase.done(Change::Changed, format!("ext4 grown from {} to {} MiB", now >> 20, size >> 20));
+        }
+    }
+    Ok(growth)
 }
 
 fn require_room(site: &Site, size: u64) -> Result<()> {

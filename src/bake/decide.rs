@@ -31,6 +31,13 @@ pub enum VolumeChoice {
     Blank,
 }
 
+impl VolumeChoice {
+    /// Whether nothing will be on it.
+    pub fn is_blank(&self) -> bool {
+        *self == VolumeChoice::Blank
+    }
+}
+
 /// Chooses among the volumes of a name.
 ///
 /// # Errors
@@ -88,7 +95,7 @@ pub fn choose_filesystem(probe: &Probe, created_blank: bool, volume: &Volume) ->
         Probe::Blank if created_blank => Ok(FilesystemChoice::Make),
         Probe::Blank if made_by_us(volume) => Ok(FilesystemChoice::Remake("it was never formatted".into())),
         Probe::Blank => refuse("no filesystem, but was not made by this run"),
-        Probe::Ext(superblock) if superblock.is_clean() => Ok(FilesystemChoice::Mount("ext4")),
+        Probe::Ext(superblock) if superblock.clean => Ok(FilesystemChoice::Mount("ext4")),
         Probe::Ext(_) => Ok(FilesystemChoice::Check),
         Probe::Mountable(kind) => Ok(FilesystemChoice::Mount(kind)),
         Probe::Foreign(what) => refuse(&format!("a foreign format ({what})")),

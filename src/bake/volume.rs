@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use crate::bake::{Context, blocking, decide};
 use crate::bake::decide::VolumeChoice;
-use crate::config::After;
+use crate::bake::{Context, blocking, decide};
+use crate::config::{After, DEFAULT_VOLUME_SIZE_GIB};
 use crate::error::{Error, Kind, Result};
 use crate::host::device::{Device, Locator};
 use crate::host::lock::DeviceLock;
 use crate::key::tag;
 use crate::report::{Change, Phase};
 use crate::storage::{Attachment, NewVolume, SnapshotQuery, Tags, Volume, VolumeQuery};
-
-/// Size of a new volume when nobody asked for one, in GiB: room for large repositories; only blocks that are written cost.
-pub const DEFAULT_SIZE_GIB: u32 = 8;
 
 /// How often another run may detach the volume under our feet before we give up.
 const ATTACH_TRIES: usize = 10;
@@ -36,7 +33,7 @@ fn named(name: &str) -> Tags {
 /// The steps that a run would take to get its volume.
 pub async fn plan(cx: &Context) -> Result<Vec<String>> {
     let name = &cx.config.volume_name;
-    let size = cx.config.volume_size_gib.unwrap_or(DEFAULT_SIZE_GIB);
+    let size = cx.config.volume_size_gib.unwrap_or(DEFAULT_VOLUME_SIZE_GIB);
     let attach = "attach it".to_owned();
     Ok(match choose(cx).await? {
         VolumeChoice::Use(volume) => match &volume.attachment {
@@ -103,23 +100,24 @@ impl Rented {
         let mut tags = named(name);
         tags.insert(tag::NAME.to_owned(), name.clone());
         tags.insert(tag::ORIGIN.to_owned(), source.as_ref().map_or("blank".to_owned(), ToString::to_string));
-        let default = if source.is_some() { at_least } else { DEFAULT_SIZE_GIB };
+        let default = if source.is_some() { at_least } else { DEFAULT_VOLUME_SIZE_GIB };
         let size_gib = cx.config.volume_size_gib.unwrap_or(default);
-        let volume = cx.store.create_volume(&NewVolume { size_gib, source, tags }).await?;
-        self.created = true;
+        // Runs that start at the same time shall end up with one volume.
+        let token = Some(format!("{name} {}", tags[tag::ORIGIN]));
+        let (change, volume) = cx.store.create_volume(&NewVolume { size_gib, source, tags, token }).await?;
+        self.created = change == Change::Created;
         Ok(self.volume.insert(volume))
     }
 
     async fn attach(&mut self, cx: &Context) -> Result<()> {
         let phase = cx.report.phase(Phase::Attach);
         let volume = self.volume.as_ref().ok_or_else(no_volume)?;
-        let change = match volume.attachment {
-            Attachment::Here { .. } => Change::Unchanged,
-            _ => Change::Created,
-        };
         // Noted before it is done: a call that fails may have attached all the same.
+        let was_attached = matches!(volume.attachment, Attachment::Here { .. });
+        self.attached |= !was_attached;
+        let (change, attachment) = cx.store.attach(&volume.id).await?;
         self.attached |= change == Change::Created;
-        match cx.store.attach(&volume.id).await? {
+        match attachment {
             Attachment::Here { device, locator } => {
                 let (sysfs, wanted) = (cx.sysfs.clone(), locator.clone());
                 let found = blocking(move || sysfs.find(&wanted)).await?.ok_or_else(|| vanished(&device))?;
@@ -163,7 +161,8 @@ impl Rented {
             self.refresh(cx).await?;
         }
         let message = "the volume was detached again and again by other runs";
-        Err(Error::new(Kind::Contended, message).hint("let the runs for one volume follow each other, or use several volume names"))
+        Err(Error::new(Kind::Contended, message)
+            .hint("let the runs for one volume follow each other, or use several volume names"))
     }
 
     async fn refresh(&mut self, cx: &Context) -> Result<()> {
@@ -197,24 +196,17 @@ impl Rented {
     /// Whether the device still is the volume.
     pub fn verify(&self, cx: &Context) -> Result<()> {
         let (locator, device) = self.device.as_ref().ok_or_else(no_volume)?;
-        device.verify(&cx.sysfs, locator)
+        cx.sysfs.verify(device, locator)
     }
 
     /// Gives up a volume that is unusable and made by ebs-bake: detaches and deletes it.
     pub async fn discard(&mut self, cx: &Context) -> Result<()> {
         let id = self.volume()?.id.clone();
-        self.let_go();
-        cx.store.detach(&id).await?;
+        cx.store.detach(&id, self.lock.take()).await?;
         cx.store.delete_volume(&id).await?;
         let waited = self.waited;
         *self = Rented { waited, ..Rented::default() };
         Ok(())
-    }
-
-    /// Forgets lock and device.
-    fn let_go(&mut self) {
-        self.device = None;
-        self.lock = None;
     }
 
     /// Gives back what was taken. After a failure that is all that this run did; after success, what `--after` says.
@@ -229,7 +221,9 @@ impl Rented {
             (false, _) => (self.attached, self.created),
         };
         if !detach {
-            cx.store.keep_attached(&volume.id).await?;
+            if cx.config.after == After::Keep {
+                cx.store.keep_attached(&volume.id).await?;
+            }
             phase.done(Change::Unchanged, format!("{} stays attached", volume.id));
             return Ok(());
         }
@@ -237,8 +231,7 @@ impl Rented {
             let message = format!("volume {} could not be given back", volume.id);
             Error::new(Kind::Cleanup, message).hint("run `ebs-bake cleanup` on this host").because(error)
         };
-        cx.store.detach(&volume.id).await.map_err(failed)?;
-        self.let_go();
+        cx.store.detach(&volume.id, self.lock.take()).await.map_err(failed)?;
         if delete {
             cx.store.delete_volume(&volume.id).await.map_err(failed)?;
         }
@@ -252,7 +245,9 @@ async fn grown(cx: &Context, mut volume: Volume) -> Result<Volume> {
     let Some(wanted) = cx.config.volume_size_gib else { return Ok(volume) };
     if wanted < volume.size_gib {
         let message = format!("volume {} has {} GiB; --volume-size {wanted} would shrink it", volume.id, volume.size_gib);
-        return Err(Error::new(Kind::Usage, message).hint("volumes only grow: leave --volume-size out, or use another --volume-name"));
+        return Err(
+            Error::new(Kind::Usage, message).hint("volumes only grow: leave --volume-size out, or use another --volume-name")
+        );
     }
     if wanted > volume.size_gib {
         cx.store.grow_volume(&volume.id, wanted).await?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 
-use git2::Repository;
+use git2::{Oid, Repository};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
@@ -23,9 +23,8 @@ use super::{Summary, gitdir};
 use crate::cancel::Cancel;
 use crate::error::{Kind, OrFail, Result};
 use crate::report::{RunningPhase, Unit};
+use crate::source;
 
-/// The reference that keeps the baked commit, so that the next fetch has something to build on.
-pub const BAKED: &str = "refs/ebs-bake/baked";
 /// Blobs in memory at once, in bytes, over all threads; a larger one is alone.
 const MOST_IN_MEMORY: u64 = 16 << 20;
 
@@ -58,7 +57,7 @@ pub fn apply(
     if plan.index_differs {
         write_index(git_dir, &plan)?;
     }
-    set_head(repository, &plan)?;
+    set_head(repository, plan.commit)?;
     Ok(Summary { written: plan.writes.len(), removed, examined: plan.examined })
 }
 
@@ -262,13 +261,11 @@ fn write_index(git_dir: &Path, plan: &Plan) -> Result<()> {
     gitdir::write_if_other(&git_dir.join("index"), &bytes).or_fail(Kind::Device, || "cannot write the index").map(|_| ())
 }
 
-/// Leaves HEAD at the commit, and the commit's reference with it.
-fn set_head(repository: &Repository, plan: &Plan) -> Result<()> {
-    let commit = plan.commit;
-    let failed = || format!("cannot set HEAD to {commit}");
-    if repository.find_reference(BAKED).ok().and_then(|baked| baked.target()) != Some(commit) {
-        repository.reference(BAKED, commit, true, "baked").or_fail(Kind::Git, failed)?;
-    }
+/// Leaves HEAD at the commit, and the note that the repository has all of it.
+fn set_head(repository: &Repository, commit: Oid) -> Result<()> {
     let head = repository.find_reference("HEAD").ok().and_then(|head| head.target());
-    if head == Some(commit) { Ok(()) } else { repository.set_head_detached(commit).or_fail(Kind::Git, failed) }
+    if head != Some(commit) {
+        repository.set_head_detached(commit).or_fail(Kind::Git, || format!("cannot set HEAD to {commit}"))?;
+    }
+    source::keep(repository, commit)
 }

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use nix::dir::Dir;
@@ -120,7 +119,7 @@ pub fn make_symlink(directory: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> ni
 
 /// What a symbolic link says.
 pub fn read_symlink(directory: BorrowedFd<'_>, name: &[u8]) -> nix::Result<Vec<u8>> {
-    readlinkat(directory, name).map(OsStringExt::into_vec)
+    readlinkat(directory, name).map(std::os::unix::ffi::OsStringExt::into_vec)
 }
 
 /// What is at `name`, not following a symbolic link.

@@ -39,9 +39,16 @@ const BLOCK_BYTES: u64 = 1024;
 /// One inode for so many bytes: what small files need. The kernel makes no new inodes but by growing.
 const BYTES_PER_INODE: u64 = 4096;
 
-/// How large a filesystem of unknown content shall be at first. A chef-repo fits, and a small filesystem keeps what later
+/// The size of a filesystem for this many bytes of content: a fourth more for metadata and growth, in steps of
+/// [`GROWTH_STEP`], and no less than [`INITIAL_BYTES`].
+pub fn size_for(content: u64) -> u64 {
+    let wanted = content.saturating_add(content / 4).saturating_add(GROWTH_STEP / 2);
+    wanted.max(INITIAL_BYTES).next_multiple_of(GROWTH_STEP)
+}
+
+/// The smallest filesystem. A chef-repo fits, and a small filesystem keeps what later
 /// commits write near the rest: after 20 commits a node reads 1.4 times as many blocks of one of 128 MiB.
-pub const INITIAL_BYTES: u64 = 64 << 20;
+const INITIAL_BYTES: u64 = 64 << 20;
 
 /// Filesystems grow by multiples of this: one of a few MiB would grow with every other commit.
 const GROWTH_STEP: u64 = 32 << 20;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use tempfile::TempDir;
 
-use crate::error::{Error, Kind, OrFail, Result};
+use crate::error::{Kind, OrFail, Result};
 
 const PREFIX: &str = "ebs-bake-";
 const LOCK: &str = ".lock";
@@ -30,9 +30,7 @@ impl Scratch {
         let parent = std::env::temp_dir();
         let failed = || format!("cannot make a temporary directory in {}", parent.display());
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent).or_fail(Kind::Device, failed)?;
-        let file = File::create(directory.path().join(LOCK)).or_fail(Kind::Device, failed)?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| Error::new(Kind::Device, failed()).because(errno))?;
+        let lock = hold(directory.path()).or_fail(Kind::Device, failed)?;
         Ok(Scratch { directory, _lock: lock })
     }
 
@@ -40,6 +38,12 @@ impl Scratch {
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
+}
+
+/// Marks a directory whose name begins with `ebs-bake-` as this process's, as long as the value or the process lives.
+pub fn hold(directory: &Path) -> io::Result<Flock<File>> {
+    let file = File::create(directory.join(LOCK))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
 }
 
 /// Removes the temporary directories of processes that no longer exist; returns what was removed.

@@ -25,6 +25,18 @@ pub fn keep(repository: &Repository, commit: Oid) -> Result<()> {
     forget_unreachable_cuts(repository)
 }
 
+/// Whether every object that the commit's tree needs can be read. Reads them all: for when something was found missing.
+pub fn is_whole(repository: &Repository, commit: Oid) -> bool {
+    let all = || -> Result<bool> {
+        let failed = || format!("cannot read commit {commit}");
+        let odb = repository.odb().or_fail(Kind::Git, failed)?;
+        let tree = repository.find_commit(commit).or_fail(Kind::Git, failed)?.tree_id();
+        let objects = super::trees::difference(&odb, tree, None)?;
+        Ok(objects.iter().all(|id| odb.read(*id).is_ok()))
+    };
+    all().unwrap_or(false)
+}
+
 /// The commit that [`keep`] was last called with, if it is still there.
 pub fn kept(repository: &Repository) -> Option<Oid> {
     let commit = repository.refname_to_id(BAKED).ok()?;

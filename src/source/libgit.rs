@@ -1,6 +1,6 @@
 //! libgit2's process-wide settings: nothing on this machine but a repository itself decides how it is read.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use git2::{ConfigLevel, ErrorCode, Repository, RepositoryOpenFlags};
+use nix::fcntl::Flock;
 
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::host::scratch;
 
 /// What libgit2 keeps of objects it has read; trees are read once or twice, so more buys nothing.
 const OBJECT_CACHE: isize = 16 << 20;
@@ -20,6 +22,8 @@ const PACK_WINDOWS: usize = 32 << 20;
 
 /// The only place where libgit2 looks for configuration outside a repository. It exists only once a directory is trusted.
 static HOME: OnceLock<PathBuf> = OnceLock::new();
+/// Says that this process is alive: `ebs-bake cleanup` removes such a directory when nobody holds it.
+static HELD: OnceLock<Flock<File>> = OnceLock::new();
 static TRUSTED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Sets libgit2 up: call it before anything else of `git2`. Later calls do nothing.
@@ -67,7 +71,8 @@ fn trust(path: &Path) -> Result<()> {
     let failed = || "cannot note which repositories may be owned by others";
     if trusted.is_empty() {
         fs::DirBuilder::new().mode(0o700).create(home).or_fail(Kind::Git, failed)?;
-        // SAFETY: the handler only removes a file and a directory; it touches no state that has been torn down.
+        let _ = HELD.set(scratch::hold(home).or_fail(Kind::Git, failed)?);
+        // SAFETY: the handler only removes a directory of ours; it touches no state that has been torn down.
         unsafe { libc::atexit(remove_home) };
     }
     for directory in [Some(path.as_path()), path.parent().filter(|_| path.ends_with(".git"))].into_iter().flatten() {
@@ -100,8 +105,7 @@ fn safe_directories(paths: &[PathBuf]) -> Vec<u8> {
 
 extern "C" fn remove_home() {
     if let Some(home) = HOME.get() {
-        let _ = fs::remove_file(home.join(".gitconfig"));
-        let _ = fs::remove_dir(home);
+        let _ = fs::remove_dir_all(home);
     }
 }
 

@@ -1,5 +1,8 @@
 //! A source repository, a work tree on a pretended volume, and the git command line to compare with.
 
+#[path = "needs.rs"]
+mod needs;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -14,6 +17,8 @@ use ebs_bake::checkout::{Manifest, Options, Stamp, Summary, WorkTree, manifest};
 use ebs_bake::error::Result;
 use ebs_bake::report::{Phase, Report, RunningPhase};
 use git2::Oid;
+
+pub use needs::needs_root;
 
 /// What a commit has at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,7 +177,7 @@ impl Bed {
         let plan = work_tree.plan(commit, options, &Cancel::new())?;
         let (write, bytes_needed) = (plan.write, plan.bytes_needed);
         let summary = work_tree.apply(plan, &phase(), &Cancel::new())?;
-        work_tree.finish(&some_manifest(commit), true)?;
+        work_tree.finish(Some(&some_manifest(commit)), true)?;
         Ok(Run { summary, write, bytes_needed })
     }
 
@@ -283,15 +288,4 @@ fn quote(script: &mut Vec<u8>, path: &[u8]) {
         }
     }
     script.extend_from_slice(b"\"\n");
-}
-
-/// Whether a test that needs root can run. Without root it says so and skips, except in CI, where it fails.
-#[allow(clippy::print_stderr)]
-pub fn needs_root() -> bool {
-    let is_root = nix::unistd::geteuid().is_root();
-    assert!(is_root || std::env::var_os("CI").is_none(), "this test needs root, and CI must run all tests");
-    if !is_root {
-        eprintln!("skipped: needs root");
-    }
-    is_root
 }

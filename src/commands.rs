@@ -1,0 +1,138 @@
+//! What each command does, between the command line and the library's parts.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::bake::{self, Baked};
+use crate::cancel::Cancel;
+use crate::cli::listing;
+use crate::config::{self, RestoreAction, Store};
+use crate::error::{Error, Kind, Result};
+use crate::host::device::SysFs;
+use crate::host::scratch;
+use crate::key::tag;
+use crate::report::Report;
+use crate::report::outputs::Outputs;
+use crate::restore::{give_up, restore as restore_snapshot};
+use crate::storage::local::LocalStore;
+use crate::storage::{BlockStorage, SnapshotQuery, Tags};
+
+pub mod signals;
+
+fn open(store: &Store) -> Result<LocalStore> {
+    match store {
+        Store::Local(directory) => LocalStore::open(directory),
+    }
+}
+
+/// What a bake came to.
+pub struct BakeOutcome {
+    /// The result; `None` after a dry run.
+    pub outputs: Option<Outputs>,
+    /// The snapshot is good, but something could not be cleaned up or written.
+    pub cleanup: Option<Error>,
+}
+
+/// `bake`: bakes, and writes the output files.
+///
+/// # Errors
+/// Those of [`bake::bake`], and `Usage` for an output file that cannot be written, before anything is done.
+pub async fn bake(config: config::Bake, report: Report, cancel: &Cancel) -> Result<BakeOutcome> {
+    config.outputs.check_writable()?;
+    let (files, dry_run) = (config.outputs.clone(), config.dry_run);
+    let store = open(&config.store)?;
+    let cx = bake::Context {
+        config: Arc::new(config),
+        store: Arc::new(store),
+        report: report.clone(),
+        cancel: cancel.clone(),
+        sysfs: SysFs::new("/sys"),
+    };
+    if dry_run {
+        for step in bake::plan(&cx).await? {
+            report.note(format!("would {step}"));
+        }
+        return Ok(BakeOutcome { outputs: None, cleanup: None });
+    }
+    let baked = bake::bake(&cx).await?;
+    let outputs = outputs(&baked, &cx);
+    let written = outputs.write(&files);
+    Ok(BakeOutcome { outputs: Some(outputs), cleanup: baked.cleanup.or(written.err()) })
+}
+
+fn outputs(baked: &Baked, cx: &bake::Context) -> Outputs {
+    let Baked { snapshot, reused, resolved, repository, key, .. } = baked;
+    Outputs {
+        snapshot_id: snapshot.id.clone(),
+        volume_id: snapshot.volume.clone(),
+        commit: resolved.commit.to_string(),
+        reference: resolved.reference.clone(),
+        repository: repository.clone(),
+        key: key.to_string(),
+        reused: *reused,
+        store: cx.store.name().to_owned(),
+        region: None,
+        size_gib: snapshot.size_gib,
+        changed_blocks: snapshot.changed_blocks,
+        duration: cx.report.elapsed(),
+        phases: cx.report.phases(),
+    }
+}
+
+/// `list`: the text for stdout.
+///
+/// # Errors
+/// Those of the store.
+pub async fn list(config: config::List) -> Result<String> {
+    let store = open(&config.store)?;
+    let tags = config.volume_name.map_or_else(Tags::new, |name| Tags::from([(tag::VOLUME.to_owned(), name)]));
+    let snapshots = store.snapshots(&SnapshotQuery { tags, ..Default::default() }).await?;
+    Ok(if config.json { listing::json(&snapshots) } else { listing::table(&snapshots, Timestamp::now()) })
+}
+
+/// `restore`, and its undoing.
+///
+/// # Errors
+/// Those of [`crate::restore`].
+pub async fn restore(config: config::Restore, report: &Report) -> Result<()> {
+    let store = open(&config.store)?;
+    let sysfs = SysFs::new("/sys");
+    match config.action {
+        RestoreAction::Mount { snapshot, mount_point } => {
+            let restored = restore_snapshot(&store, &sysfs, &snapshot, &mount_point).await?;
+            report.note(format!("{snapshot} is mounted read-only at {} (volume {})", mount_point.display(), restored.volume));
+        }
+        RestoreAction::Detach { snapshot, mount_point } => {
+            for volume in give_up(&store, &sysfs, snapshot.as_ref(), mount_point.as_deref()).await? {
+                report.note(format!("volume {volume} was unmounted, detached and deleted"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `cleanup`: what killed runs left on this host.
+///
+/// # Errors
+/// `Cleanup` when something could not be removed; the rest was tried all the same.
+pub async fn cleanup(config: config::Cleanup, report: &Report) -> Result<()> {
+    let swept = open(&config.store)?.sweep().await?;
+    for directory in scratch::sweep() {
+        report.note(format!("removed {}", directory.display()));
+    }
+    let mut failure = None;
+    for (leftover, outcome) in swept {
+        match outcome {
+            Ok(()) => report.note(format!("removed {leftover}")),
+            Err(error) => {
+                report.warn(format!("could not remove {leftover}: {error}"));
+                failure = Some(error);
+            }
+        }
+    }
+    match failure {
+        None => Ok(()),
+        Some(error) => Err(Error::new(Kind::Cleanup, "something could not be removed").because(error)),
+    }
+}

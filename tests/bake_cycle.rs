@@ -69,3 +69,70 @@ fn root_the_next_commit_is_an_increment() {
     host.assert_holds(&fourth.id, &up, &forced);
     host.assert_nothing_left(1);
 }
+
+#[test]
+fn root_a_commit_is_found_by_every_name_it_has() {
+    if !needs_root() {
+        return;
+    }
+    let (host, scratch) = (Host::new(), Scratch::new());
+    let first = scratch.repository("up");
+    scratch.git("up", &["tag", "-a", "-m", "one", "v1"]);
+    let second = scratch.commit("up", &[("README", "two\n")]);
+    let up = scratch.path("up");
+    let tagged = host.bake(&up).args(["--ref", "v1"]).baked();
+    assert_eq!(tagged.result["commit"], first.as_str());
+    assert_eq!(tagged.result["ref"], "refs/tags/v1");
+    let by_sha = host.bake(&up).args(["--ref", &first]).baked();
+    assert_eq!((&by_sha.id, by_sha.reused()), (&tagged.id, true));
+    let latest = host.bake(&up).baked();
+    assert_eq!(latest.result["commit"], second.as_str());
+    let by_commit = host.bake(&up).args(["--ref", "main", "--commit", &second]).baked();
+    assert_eq!(by_commit.id, latest.id);
+    host.assert_holds(&tagged.id, &up, &first);
+    host.assert_holds(&latest.id, &up, &second);
+    host.assert_nothing_left(1);
+}
+
+#[test]
+fn root_a_shallow_clone_in_the_workspace_is_its_origin() {
+    if !needs_root() {
+        return;
+    }
+    let (host, scratch) = (Host::new(), Scratch::new());
+    scratch.repository("up");
+    let commit = scratch.commit("up", &[("README", "two\n")]);
+    let up = scratch.path("up");
+    let url = format!("file://{}", up.display());
+    scratch.git("", &["clone", "-q", "--depth", "1", &url, "workspace"]);
+    let first = host.bake(scratch.path("workspace")).baked();
+    host.assert_holds(&first.id, &up, &commit);
+    let second = host.bake(&url).baked();
+    assert_eq!(second.result["key"], first.result["key"]);
+    assert!(second.reused());
+    host.assert_nothing_left(1);
+}
+
+#[test]
+fn root_what_cannot_be_resolved_touches_no_store() {
+    if !needs_root() {
+        return;
+    }
+    let (host, scratch) = (Host::new(), Scratch::new());
+    scratch.repository("up");
+    let up = scratch.path("up");
+    scratch.git("", &["init", "-q", "-b", "main", "none"]);
+    host.bake(scratch.path("none")).failed(7).says("no commit", "");
+    host.bake(scratch.path("missing")).failed(7).says("missing", "");
+    host.bake(&up).args(["--ref", "mian"]).failed(7).says("mian", "");
+    host.bake(&up).args(["--ref", &"0".repeat(39), "--commit", &"1".repeat(40)]).failed(7);
+    host.bake("https://127.0.0.1:1/x.git").failed(7).says("127.0.0.1", "");
+    host.bake("https://no-such-host.invalid/x.git").failed(7).says("no-such-host.invalid", "");
+    for hostile in ["--upload-pack=x", "a\nb", "refs/heads/../../x", "::add-mask::x", "a..b", "main:refs/heads/x"] {
+        let done = host.bake(&up).arg(format!("--ref={hostile}")).ended();
+        assert!(matches!(done.code, 2 | 7), "{hostile:?}: {done:?}");
+        assert_eq!(done.stdout, "");
+        assert!(done.stderr.lines().all(|line| line.starts_with('{')), "{done:?}");
+    }
+    assert!(!host.path("store").exists(), "the store was made for nothing");
+}

@@ -1,7 +1,6 @@
 //! A scratch filesystem in a file, for one measurement.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,20 +50,4 @@ impl Drop for Filesystem {
         let _ = std::fs::remove_file(&self.image);
         let _ = std::fs::remove_dir(&self.mount);
     }
-}
-
-/// How many blocks of 512 KiB differ between two images of one size.
-pub fn changed_blocks(a: &Path, b: &Path) -> u64 {
-    const BLOCK: usize = 512 << 10;
-    let (a, b) = (File::open(a).expect("an image"), File::open(b).expect("an image"));
-    let length = a.metadata().expect("metadata").len();
-    let (mut left, mut right) = (vec![0; BLOCK], vec![0; BLOCK]);
-    let mut changed = 0;
-    for offset in (0..length).step_by(BLOCK) {
-        let size = BLOCK.min((length - offset) as usize);
-        a.read_exact_at(&mut left[..size], offset).expect("a block");
-        b.read_exact_at(&mut right[..size], offset).expect("a block");
-        changed += u64::from(left[..size] != right[..size]);
-    }
-    changed
 }

@@ -1,0 +1,15 @@
+//! What the benchmark is made of.
+
+pub mod bakes;
+pub mod blocks;
+pub mod checkouts;
+pub mod chef_repo;
+pub mod device;
+#[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "the tests' server; we order no faults")]
+#[path = "../../tests/support/git_server.rs"]
+pub mod git_server;
+pub mod ours;
+pub mod process;
+pub mod repository;
+pub mod supervise;
+pub mod table;

@@ -22,6 +22,7 @@ mod tree;
 pub mod volume;
 
 use content::{Placed, Staged};
+use decide::VolumeChoice;
 use volume::Rented;
 
 /// What a run works with.
@@ -183,8 +184,13 @@ async fn bake_anew(cx: &Context, target: &Arc<Target>) -> Result<Made> {
 
 async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented) -> Result<(Snapshot, bool)> {
     let mut staged = None;
+    let mut distrusted = false;
     let quiescent = loop {
-        let choice = volume::choose(cx).await?;
+        let choice = match volume::choose(cx).await? {
+            // A snapshot that made an unusable volume would make another one.
+            VolumeChoice::FromSnapshot(_) if distrusted => VolumeChoice::Blank,
+            choice => choice,
+        };
         // A blank volume has nothing that a fetch could build on, so the objects can come while the volume is being made.
         if choice.is_blank() && staged.is_none() {
             let (fetched, volume) = tokio::join!(stage(cx, target), rented.converge(cx, choice));
@@ -204,6 +210,7 @@ async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented)
             Placed::Done(quiescent) => break quiescent,
             Placed::Unusable { why, staged: unused } => {
                 cx.report.warn(format!("volume {} is made anew: {why}", rented.volume()?.id));
+                distrusted = rented.made_from_snapshot();
                 rented.discard(cx).await?;
                 staged = unused;
             }

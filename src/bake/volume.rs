@@ -180,6 +180,11 @@ impl Rented {
         self.waited
     }
 
+    /// Whether this run made the volume from a snapshot.
+    pub fn made_from_snapshot(&self) -> bool {
+        self.created && self.volume.as_ref().is_some_and(|volume| volume.source.is_some())
+    }
+
     /// The volume.
     pub fn volume(&self) -> Result<&Volume> {
         self.volume.as_ref().ok_or_else(no_volume)

@@ -1,8 +1,10 @@
 //! Looking into a snapshot: a volume made from it, mounted read-only, and given up again.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::bake::blocking;
+use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::host::capabilities;
 use crate::host::device::{Device, SysFs};
@@ -12,6 +14,7 @@ use crate::key::tag;
 use crate::storage::{
     Attachment, BlockStorage, NewVolume, Snapshot, SnapshotId, SnapshotQuery, SnapshotState, Tags, Volume, VolumeId, VolumeQuery,
 };
+use crate::wait::{self, Pace};
 
 /// Where a snapshot's content can be seen.
 #[derive(Debug)]
@@ -102,7 +105,7 @@ pub async fn give_up(
             continue;
         }
         blocking(move || points.into_iter().try_for_each(|(device, at)| Mount::adopt(&device, &at)?.unmount())).await?;
-        store.detach(&volume.id, None).await?;
+        detach(store, &volume.id).await?;
         store.delete_volume(&volume.id).await?;
         given_up.push(volume.id);
     }
@@ -112,6 +115,26 @@ pub async fn give_up(
     }
     Ok(given_up)
 }
+
+/// How long an unmounted volume may still be in use. Where mounts are not shared between namespaces, as in containers, a bake
+/// that started meanwhile has a copy of the mount for as long as it runs.
+const DETACH_PATIENCE: Duration = Duration::from_secs(30);
+
+async fn detach(store: &dyn BlockStorage, id: &VolumeId) -> Result<()> {
+    let look = || async move {
+        match store.detach(id, None).await {
+            Err(error) if error.kind() == Kind::Device => Ok(None),
+            outcome => outcome.map(Some),
+        }
+    };
+    match wait::until(DETACH_PACE, DETACH_PATIENCE, &Cancel::new(), look).await? {
+        Some(()) => Ok(()),
+        // Once more, for what stands in the way.
+        None => store.detach(id, None).await,
+    }
+}
+
+const DETACH_PACE: Pace = Pace { first: Duration::from_millis(20), factor: 1.5, longest: Duration::from_secs(1) };
 
 async fn mounted_at(sysfs: &SysFs, volume: &Volume) -> Result<Vec<(Device, PathBuf)>> {
     let Attachment::Here { locator, .. } = &volume.attachment else { return Ok(Vec::new()) };

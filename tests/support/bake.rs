@@ -54,9 +54,8 @@ impl Host {
     /// A bake of a repository's default branch.
     pub fn bake(&self, repository: impl AsRef<Path>) -> Run {
         let mut run = self.program("bake");
-        run.0.arg("--repository").arg(repository.as_ref()).arg("--mount-point").arg(self.path("code/chef"));
-        run.0.arg("--state-dir").arg(self.path("state"));
-        run
+        run.0.arg("--repository").arg(repository.as_ref());
+        run.env("EBS_BAKE_MOUNT_POINT", self.path("code/chef")).env("EBS_BAKE_STATE_DIR", self.path("state"))
     }
 
     /// What is in the store, as `list --json` tells it.

@@ -41,6 +41,7 @@ fn main() {
 }
 
 fn measure(scratch: &Path) {
+    supervise::unblock();
     ebs_bake::host::mount::enter_private_namespace().expect("root may make a mount namespace");
     println!("{}", table::machine(scratch));
     for files in table::setting("BENCH_FILES", "3000,50000").split(',') {

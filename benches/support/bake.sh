@@ -16,8 +16,9 @@ if [ ! -d "$mount_point/.git" ]; then
     git init -q "$mount_point"
     git -C "$mount_point" remote add origin "$url"
 fi
-git -C "$mount_point" fetch -q --depth 1 origin "$commit"
-git -C "$mount_point" checkout -q --force FETCH_HEAD
+# Kept under a name: without one git offers nothing to the server, and fetches everything again.
+git -C "$mount_point" fetch -q --depth 1 origin "+$commit:refs/remotes/origin/main"
+git -C "$mount_point" checkout -q --force --detach "$commit"
 git -C "$mount_point" clean -qfdx
 umount "$mount_point"
 snapshot=$store/snapshots/$commit.img

@@ -45,6 +45,11 @@ pub fn run() -> ! {
     std::process::exit(code);
 }
 
+/// The worker is ended by signals like any program; it has inherited that they are blocked.
+pub fn unblock() {
+    SigSet::all().thread_unblock().expect("signals can be unblocked");
+}
+
 fn start(scratch: &Path) -> Child {
     let scratch = scratch.canonicalize().expect("it was just made");
     Command::new(std::env::current_exe().expect("this program's path"))

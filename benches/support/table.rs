@@ -75,7 +75,7 @@ pub fn machine(scratch: &Path) -> String {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory: u64 = memory.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or_default();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let filesystem = first_line(Command::new("stat").args(["-f", "-c", "%T"]).arg(scratch));
+    let filesystem = first_line(Command::new("findmnt").args(["-no", "FSTYPE", "-T"]).arg(scratch));
     let git = first_line(Command::new("git").arg("--version"));
     let mkfs = first_line(Command::new("mkfs.ext4").arg("-V"));
     format!(

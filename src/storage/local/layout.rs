@@ -79,7 +79,14 @@ impl Layout {
                 }
                 Ok(true)
             }
-            None => self.check_empty().map(|()| false),
+            None => match self.check_empty() {
+                Ok(()) => Ok(false),
+                // Another process may be making the store: its file comes before everything else.
+                Err(error) => match self.read_format()? {
+                    Some(text) => check_format(&text, &self.dir).map(|()| true),
+                    None => Err(error),
+                },
+            },
         }
     }
 

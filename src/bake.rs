@@ -3,6 +3,7 @@
 //! Every step first looks, then does only what is missing. What a run did it undoes, also when it fails; what it found it leaves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::config;
@@ -208,10 +209,22 @@ async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented)
         }
         match place(cx, target, rented, staged.take()).await? {
             Placed::Done(quiescent) => break quiescent,
+            Placed::Spoiled(error) => {
+                rented.spoil();
+                return Err(match cx.store.trouble().await {
+                    Some(trouble) => trouble.because(error),
+                    None => error,
+                });
+            }
             Placed::Unusable { why, staged: unused } => {
-                cx.report.warn(format!("volume {} is made anew: {why}", rented.volume()?.id));
-                distrusted = rented.made_from_snapshot();
-                rented.discard(cx).await?;
+                let (id, from_snapshot) = (rented.volume()?.id.clone(), rented.made_from_snapshot());
+                if !rented.discard(cx).await? {
+                    // Another run has it too, perhaps the one that made it and is about to format it: after you.
+                    wait::pause(YIELD, &cx.cancel).await?;
+                } else {
+                    cx.report.warn(format!("volume {id} is made anew: {why}"));
+                    distrusted = from_snapshot;
+                }
                 staged = unused;
             }
         }
@@ -220,6 +233,9 @@ async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented)
     drop(quiescent);
     Ok((snapshot, false))
 }
+
+/// How long a run stands back for another that waits for the same volume: longer than the pause between two tries for the lock.
+const YIELD: Duration = Duration::from_millis(500);
 
 async fn stage(cx: &Context, target: &Arc<Target>) -> Result<Staged> {
     let (cx, target) = (cx.clone(), target.clone());

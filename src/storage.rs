@@ -234,6 +234,11 @@ pub trait BlockStorage: Send + Sync {
     /// Makes a volume larger. A smaller size is an error of kind `Usage`.
     async fn grow_volume(&self, id: &VolumeId, size_gib: u32) -> Result<()>;
 
+    /// Why reading or writing the volumes' devices may have failed, if the store knows: its disk is full, say.
+    async fn trouble(&self) -> Option<Error> {
+        None
+    }
+
     /// Deletes a volume that is not attached. One that is not there is no error.
     async fn delete_volume(&self, id: &VolumeId) -> Result<()>;
 

@@ -47,11 +47,18 @@ where
         if left.is_zero() {
             return Ok(None);
         }
-        tokio::select! {
-            () = sleep(pause.min(left)) => {}
-            () = cancel.cancelled() => return Err(cancel.error()),
-        }
+        self::pause(pause.min(left), cancel).await?;
         pause = pace.next(pause);
+    }
+}
+
+/// Waits so long, or until somebody calls `cancel`.
+///
+/// Errors: `Interrupted`.
+pub async fn pause(duration: Duration, cancel: &Cancel) -> Result<()> {
+    tokio::select! {
+        () = sleep(duration) => Ok(()),
+        () = cancel.cancelled() => Err(cancel.error()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::host::device::{Device, Locator};
 use crate::host::lock::DeviceLock;
 use crate::key::tag;
 use crate::report::{Change, Phase};
-use crate::storage::{Attachment, NewVolume, SnapshotQuery, Tags, Volume, VolumeQuery};
+use crate::storage::{Attachment, NewVolume, SnapshotQuery, Tags, Volume, VolumeId, VolumeQuery};
 
 /// How often another run may detach the volume under our feet before we give up.
 const ATTACH_TRIES: usize = 10;
@@ -69,6 +69,7 @@ pub struct Rented {
     device: Option<(Locator, Device)>,
     lock: Option<DeviceLock>,
     waited: bool,
+    spoiled: bool,
 }
 
 impl Rented {
@@ -204,14 +205,21 @@ impl Rented {
         cx.sysfs.verify(device, locator)
     }
 
-    /// Gives up a volume that is unusable and made by ebs-bake: detaches and deletes it.
-    pub async fn discard(&mut self, cx: &Context) -> Result<()> {
+    /// Notes that what was written to the volume did not reach it.
+    pub fn spoil(&mut self) {
+        self.spoiled = true;
+    }
+
+    /// Gives up a volume that is unusable and made by ebs-bake: detaches and deletes it. `false`: another run uses it too, so
+    /// that it stays.
+    pub async fn discard(&mut self, cx: &Context) -> Result<bool> {
         let id = self.volume()?.id.clone();
         cx.store.detach(&id, self.lock.take()).await?;
-        cx.store.delete_volume(&id).await?;
-        let waited = self.waited;
+        let deleted = delete(cx, &id).await?;
+        // One that stays has had another run on it by the time that this one has the lock again.
+        let waited = self.waited || !deleted;
         *self = Rented { waited, ..Rented::default() };
-        Ok(())
+        Ok(deleted)
     }
 
     /// Gives back what was taken. After a failure that is all that this run did; after success, what `--after` says.
@@ -223,6 +231,7 @@ impl Rented {
             (true, After::Restore) => (self.attached, false),
             (true, After::Detach) => (true, false),
             (true, After::Delete) => (true, true),
+            (false, _) if self.spoiled && decide::made_by_us(&volume) => (true, true),
             (false, _) => (self.attached, self.created),
         };
         if !detach {
@@ -236,12 +245,25 @@ impl Rented {
             let message = format!("volume {} could not be given back", volume.id);
             Error::new(Kind::Cleanup, message).hint("run `ebs-bake cleanup` on this host").because(error)
         };
-        cx.store.detach(&volume.id, self.lock.take()).await.map_err(failed)?;
-        if delete {
-            cx.store.delete_volume(&volume.id).await.map_err(failed)?;
-        }
-        phase.done(Change::Changed, format!("{} {}", volume.id, if delete { "deleted" } else { "detached" }));
+        let detached = cx.store.detach(&volume.id, self.lock.take()).await;
+        let deleted = match delete {
+            // Whether all of it reached the store does not matter any more.
+            true => self::delete(cx, &volume.id).await.map_err(failed)?,
+            false => detached.map(|()| false).map_err(failed)?,
+        };
+        phase.done(Change::Changed, format!("{} {}", volume.id, if deleted { "deleted" } else { "detached" }));
         Ok(())
+    }
+}
+
+/// Deletes a volume, unless another run uses it: then it is that one's (`false`).
+async fn delete(cx: &Context, id: &VolumeId) -> Result<bool> {
+    let Err(error) = cx.store.delete_volume(id).await else { return Ok(true) };
+    let found = cx.store.volumes(&VolumeQuery { id: Some(id.clone()), ..Default::default() }).await?;
+    match found.first().map(|volume| &volume.attachment) {
+        Some(Attachment::None) => Err(error),
+        None => Ok(true),
+        Some(Attachment::Here { .. } | Attachment::Elsewhere { .. }) => Ok(false),
     }
 }
 

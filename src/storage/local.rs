@@ -124,6 +124,12 @@ impl BlockStorage for LocalStore {
         self.blocking(move |inner, _| attach::grow(&inner.layout, &id, size_gib, u64::from(size_gib) * GIB)).await
     }
 
+    async fn trouble(&self) -> Option<Error> {
+        // Volumes are sparse: what is written to a device needs room here, and the kernel only says that it failed.
+        let full = self.inner.layout.free() < FULL;
+        full.then(|| self.inner.layout.failed("write to", std::io::Error::from_raw_os_error(libc::ENOSPC)))
+    }
+
     async fn delete_volume(&self, id: &VolumeId) -> Result<()> {
         let id = id.clone();
         self.blocking(move |inner, _| inner.delete_volume(&id)).await
@@ -156,6 +162,9 @@ impl BlockStorage for LocalStore {
         self.blocking(move |inner, _| inner.delete_snapshot(&id)).await
     }
 }
+
+/// With less than this free, the disk under a store counts as full.
+const FULL: u64 = 1 << 20;
 
 impl Inner {
     fn volumes(&self, query: &VolumeQuery) -> Result<Vec<Volume>> {

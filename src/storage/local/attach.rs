@@ -101,15 +101,14 @@ pub(super) fn detach(layout: &Layout, holds: &Holds, id: &VolumeId) -> Result<()
     let released = release(layout, holds, id, &path, &device);
     let (number, shown) = (device.number(), device.path());
     drop((device, lock));
-    if !released.map_err(|error| if is_busy(&error) { in_use(id, &shown).because(error) } else { failed(error) })? {
-        return Ok(());
-    }
+    let released = released.map_err(|error| if is_busy(&error) { in_use(id, &shown).because(error) } else { failed(error) })?;
+    let Some(synced) = released else { return Ok(()) };
     let deadline = Instant::now() + RELEASE_DEADLINE;
     loop {
         // Whoever attached it meanwhile keeps it.
         let done = || Ok(loopdev::is_released(number, identity, &layout.staging())? || used_by_others(&path)?);
         if done().map_err(failed)? {
-            return Ok(());
+            return synced.map_err(failed);
         }
         if Instant::now() > deadline {
             return Err(in_use(id, &shown));
@@ -118,8 +117,15 @@ pub(super) fn detach(layout: &Layout, holds: &Holds, id: &VolumeId) -> Result<()
     }
 }
 
-/// Lets go of the device and asks the kernel to do so; `false` if another process goes on using it.
-fn release(layout: &Layout, holds: &Holds, id: &VolumeId, path: &Path, device: &LoopDevice) -> io::Result<bool> {
+/// Lets go of the device and asks the kernel to do so; `None` if another process goes on using it, else whether everything
+/// that was written to it has reached the image.
+fn release(
+    layout: &Layout,
+    holds: &Holds,
+    id: &VolumeId,
+    path: &Path,
+    device: &LoopDevice,
+) -> io::Result<Option<io::Result<()>>> {
     let held = holds.map().remove(id);
     let image = match held {
         Some(hold) => hold.image,
@@ -128,7 +134,7 @@ fn release(layout: &Layout, holds: &Holds, id: &VolumeId, path: &Path, device: &
     if is_locked(image.relock(FlockArg::LockExclusiveNonblock))? {
         // Without its lock, this process no longer counts; the device goes with the last one that does.
         device.clear()?;
-        return Ok(false);
+        return Ok(None);
     }
     let exclusive = match device.open_exclusively(&layout.staging()) {
         Ok(exclusive) => exclusive,
@@ -141,9 +147,9 @@ fn release(layout: &Layout, holds: &Holds, id: &VolumeId, path: &Path, device: &
         }
     };
     // What the kernel caches for the device reaches the image before anybody can attach it anew.
-    exclusive.sync()?;
+    let synced = exclusive.sync();
     exclusive.clear()?;
-    Ok(true)
+    Ok(Some(synced))
 }
 
 /// Makes an attachment of this process outlive it.

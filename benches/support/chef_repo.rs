@@ -1,6 +1,7 @@
 //! A git repository shaped like a real chef-repo: cookbooks with recipes, attributes, templates and files, roles,
 //! environments and data bags; small files with a long tail. The same seed gives the same bytes.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -37,9 +38,38 @@ impl Random {
 }
 
 const WORDS: [&str; 32] = [
-    "node", "default", "package", "service", "template", "action", "install", "notifies", "restart", "immediately", "owner", "root",
-    "group", "mode", "variables", "source", "directory", "recursive", "true", "false", "not_if", "only_if", "include_recipe", "do",
-    "end", "if", "else", "attribute", "lambda", "class", "module", "property",
+    "node",
+    "default",
+    "package",
+    "service",
+    "template",
+    "action",
+    "install",
+    "notifies",
+    "restart",
+    "immediately",
+    "owner",
+    "root",
+    "group",
+    "mode",
+    "variables",
+    "source",
+    "directory",
+    "recursive",
+    "true",
+    "false",
+    "not_if",
+    "only_if",
+    "include_recipe",
+    "do",
+    "end",
+    "if",
+    "else",
+    "attribute",
+    "lambda",
+    "class",
+    "module",
+    "property",
 ];
 
 fn text(random: &mut Random, size: usize) -> String {
@@ -57,8 +87,15 @@ fn text(random: &mut Random, size: usize) -> String {
 
 fn paths(random: &mut Random, files: usize) -> Vec<String> {
     const KINDS: [&str; 9] = [
-        "recipes/{}.rb", "recipes/{}.rb", "attributes/{}.rb", "templates/default/{}.erb", "templates/default/{}.conf.erb",
-        "files/default/{}", "libraries/{}.rb", "resources/{}.rb", "spec/{}_spec.rb",
+        "recipes/{}.rb",
+        "recipes/{}.rb",
+        "attributes/{}.rb",
+        "templates/default/{}.erb",
+        "templates/default/{}.conf.erb",
+        "files/default/{}",
+        "libraries/{}.rb",
+        "resources/{}.rb",
+        "spec/{}_spec.rb",
     ];
     let mut paths = Vec::with_capacity(files);
     let mut cookbook = 0;
@@ -79,12 +116,28 @@ fn paths(random: &mut Random, files: usize) -> Vec<String> {
     paths
 }
 
+/// What a commit does to a file: most often some lines come and some go in one place, sometimes it is written anew.
+fn edited(random: &mut Random, before: Option<&String>) -> String {
+    match before {
+        Some(before) if random.below(20) < 17 => {
+            let at = random.below(before.len());
+            let end = (at + random.below(150)).min(before.len());
+            let size = 5 + random.below(195);
+            format!("{}{}{}", &before[..at], text(random, size), &before[end..])
+        }
+        _ => {
+            let size = random.size();
+            text(random, size)
+        }
+    }
+}
+
 /// Makes a bare repository at `path` whose `main` has one commit with `files` files, then `commits` commits that
 /// each change 1 to 6 of them. Returns the commits, oldest first.
 pub fn make(path: &Path, files: usize, commits: usize, seed: u64) -> Vec<String> {
     let mut random = Random::new(seed);
     let paths = paths(&mut random, files);
-    let mut stream = Vec::new();
+    let (mut stream, mut contents) = (Vec::new(), HashMap::new());
     for commit in 0..=commits {
         let when = 1_700_000_000 + commit * 3600;
         let _ = write!(stream, "commit refs/heads/main\ncommitter A <a@example.com> {when} +0000\ndata 8\nc{commit:07}\n");
@@ -93,9 +146,9 @@ pub fn make(path: &Path, files: usize, commits: usize, seed: u64) -> Vec<String>
             _ => (0..=random.below(6)).map(|_| &paths[random.below(paths.len())]).collect(),
         };
         for path in changed {
-            let size = random.size();
-            let text = text(&mut random, size);
+            let text = edited(&mut random, contents.get(path));
             let _ = write!(stream, "M 100644 inline {path}\ndata {}\n{text}\n", text.len());
+            contents.insert(path, text);
         }
     }
     git(&["init", "-q", "--bare", "-b", "main", &path.to_string_lossy()], &[]);

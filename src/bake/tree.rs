@@ -77,7 +77,7 @@ pub fn fill(cx: &Context, target: &Target, ground: &Ground<'_>, staged: Option<&
     let space = filesystem::space(ground.root)?;
     match gathered {
         // The pack itself did not fit. Nothing says how large it is: make as much room again, and fetch again.
-        Err(_) if space.free_bytes < FULL => return Ok(Filled::NeedsRoom(space.bytes)),
+        Err(error) if is_full(&error) => return Ok(Filled::NeedsRoom(as_much_again(space.bytes, ground.site.device.size_bytes))),
         gathered => gathered?,
     }
     let bytes: u64 = jobs.iter().map(|job| job.plan.bytes_needed).sum();
@@ -90,8 +90,26 @@ pub fn fill(cx: &Context, target: &Target, ground: &Ground<'_>, staged: Option<&
     Ok(Filled::Done)
 }
 
-/// With less than this free, a filesystem counts as full.
-const FULL: u64 = 1 << 20;
+/// Whether there was no room. The filesystem does not tell afterwards: what did not fit was removed again.
+fn is_full(error: &Error) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.any(|cause| {
+        let full = cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::StorageFull);
+        // libgit2 has the text alone.
+        full || cause.to_string().contains("No space left on device")
+    })
+}
+
+/// Twice the room, or as much of it as the device has; twice all the same when that is next to nothing, which is refused with
+/// the size that the volume must have.
+fn as_much_again(bytes: u64, device: u64) -> u64 {
+    // An eighth is more than the filesystem needs for itself.
+    let left = device.saturating_sub(bytes + device / 8);
+    if left < LEAST_GROWTH { bytes } else { bytes.min(left) }
+}
+
+/// Less is not worth fetching again for.
+const LEAST_GROWTH: u64 = 32 << 20;
 
 /// Fetching and planning one repository and those inside it.
 struct Gather<'a> {

@@ -27,6 +27,11 @@ impl Host {
     pub fn under(parent: &Path) -> Host {
         let directory = tempfile::Builder::new().prefix("e2e-").tempdir_in(parent).unwrap();
         let host = Host { directory };
+        // What is unmounted here is unmounted in the namespaces of other runs too, as on a host with systemd. Where mounts are
+        // private, those of others that start meanwhile keep a restored volume busy.
+        let root = host.path("");
+        succeed(Command::new("mount").arg("--bind").args([&root, &root]));
+        succeed(Command::new("mount").arg("--make-shared").arg(&root));
         for name in ["home", "tmp"] {
             fs::create_dir(host.path(name)).unwrap();
         }
@@ -203,6 +208,7 @@ impl Drop for Host {
         for (device, _) in self.loop_devices() {
             let _ = Command::new("losetup").arg("-d").arg(device).status();
         }
+        let _ = Command::new("umount").arg("-l").arg(self.directory.path()).status();
     }
 }
 

@@ -261,13 +261,13 @@ fn root_restoring_leaves_nothing_when_it_fails_or_is_undone() {
     fs::write(host.path("full/file"), "").unwrap();
     restore(&baked.id, "full").failed(6).says("not empty", "");
     host.assert_nothing_left(1);
-    assert_eq!(restore(&baked.id, "seen").ended().code, 0);
-    assert!(fs::write(host.path("seen/README"), "").is_err(), "it is read-only");
-    restore(&baked.id, "seen").failed(6).says("mounted on it", "");
+    assert_eq!(restore(&baked.id, "shared/seen").ended().code, 0);
+    assert!(fs::write(host.path("shared/seen/README"), "").is_err(), "it is read-only");
+    restore(&baked.id, "shared/seen").failed(6).says("mounted on it", "");
     assert_eq!(host.loop_devices().len(), 1);
     let done = host.program("restore").args(["--detach", "--snapshot-id", &baked.id]).ended();
     assert_eq!(done.code, 0, "{done:?}");
     host.assert_nothing_left(1);
     host.program("restore").args(["--detach", "--snapshot-id", &baked.id]).failed(2);
-    assert!(names_in(&host.path("seen")).is_empty());
+    assert!(names_in(&host.path("shared/seen")).is_empty());
 }

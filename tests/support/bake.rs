@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+/// The directory that has the mounts which others can see.
+const SHARED: &str = "shared";
+
 /// A machine as far as the program sees it: where it keeps things, and nothing of the user's environment.
 pub struct Host {
     directory: tempfile::TempDir,
@@ -29,7 +32,8 @@ impl Host {
         let host = Host { directory };
         // What is unmounted here is unmounted in the namespaces of other runs too, as on a host with systemd. Where mounts are
         // private, those of others that start meanwhile keep a restored volume busy.
-        let root = host.path("");
+        let root = host.path(SHARED);
+        fs::create_dir(&root).unwrap();
         succeed(Command::new("mount").arg("--bind").args([&root, &root]));
         succeed(Command::new("mount").arg("--make-shared").arg(&root));
         for name in ["home", "tmp"] {
@@ -108,7 +112,7 @@ impl Host {
     pub fn mounts(&self) -> Vec<PathBuf> {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-        points.filter(|point| point.starts_with(self.directory.path()) && point != self.directory.path()).collect()
+        points.filter(|point| point.starts_with(self.directory.path()) && *point != self.path(SHARED)).collect()
     }
 
     /// Nothing stays of a run but the store with so many volumes: no device, no mount, no directory, no temporary file.
@@ -124,7 +128,7 @@ impl Host {
 
     /// Mounts a snapshot with `restore` and lets the caller look at it.
     pub fn restored<T>(&self, id: &str, look: impl FnOnce(&Path) -> T) -> T {
-        let point = self.path("restored");
+        let point = self.path(SHARED).join("restored");
         let done = self.program("restore").args(["--snapshot-id", id, "--mount-point"]).arg(&point).ended();
         assert_eq!((done.code, done.stdout.as_str()), (0, ""), "{done:?}");
         let seen = look(&point);
@@ -181,7 +185,7 @@ impl Host {
 
     /// Mounts the volume between two runs, as an administrator would, and lets the caller do something to it.
     pub fn by_hand(&self, options: &str, change: impl FnOnce(&Path)) {
-        let point = self.path("by-hand");
+        let point = self.path(SHARED).join("by-hand");
         fs::create_dir_all(&point).unwrap();
         succeed(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(self.volume()).arg(&point));
         change(&point);
@@ -208,7 +212,7 @@ impl Drop for Host {
         for (device, _) in self.loop_devices() {
             let _ = Command::new("losetup").arg("-d").arg(device).status();
         }
-        let _ = Command::new("umount").arg("-l").arg(self.directory.path()).status();
+        let _ = Command::new("umount").arg("-l").arg(self.path(SHARED)).status();
     }
 }
 

@@ -120,6 +120,9 @@ fn root_looking_at_the_volume_costs_no_trust() {
     assert!(detail.starts_with("1 written, 0 removed, ") && detail.ends_with(" examined"), "{detail}");
 }
 
+/// Its name, and what does it to the root of the volume.
+type Damage = (&'static str, fn(&Path));
+
 #[test]
 fn root_a_git_directory_that_was_damaged_is_made_anew() {
     if !needs_root() {
@@ -129,7 +132,7 @@ fn root_a_git_directory_that_was_damaged_is_made_anew() {
     scratch.repository("up");
     let up = scratch.path("up");
     host.bake(&up).baked();
-    let damages: [(&str, fn(&Path)); 5] = [
+    let damages: [Damage; 5] = [
         ("no objects", |root| fs::remove_dir_all(root.join(".git/objects")).unwrap()),
         ("no git directory", |root| fs::remove_dir_all(root.join(".git")).unwrap()),
         ("index", |root| fs::write(root.join(".git/index"), "garbage").unwrap()),

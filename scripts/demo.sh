@@ -25,7 +25,9 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-step() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
+step() {
+    if [ -t 2 ]; then printf '\n\033[1m%s\033[0m\n' "$*" >&2; else printf '\n%s\n' "$*" >&2; fi
+}
 # The CI variables of a surrounding job must not decide what the demo bakes.
 bake() {
     $as_root env -i PATH="$PATH" HOME="$HOME" "$program" bake --store local --local-dir "$directory/store" \

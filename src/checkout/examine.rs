@@ -29,6 +29,8 @@ pub struct Examination<'a> {
     pub refiltered: &'a (dyn Fn(&Entry) -> bool + Sync),
     /// Names at the root that are neither tracked nor touched.
     pub spared: &'a [Vec<u8>],
+    /// The user that files shall belong to: who runs this.
+    pub owner: u32,
     /// Remove what is not tracked.
     pub clean: bool,
     pub cancel: &'a Cancel,
@@ -133,7 +135,7 @@ impl Examination<'_> {
     fn file(&self, contents: &Contents<'_>, place: &Place<'_>, entry: &Entry, stat: &FileStat) -> Result<Option<Found>> {
         let known = self.known(entry);
         let same_group = known.is_none_or(|old| old.entry.stat == Stat::default() || old.entry.stat.gid == stat.st_gid);
-        if stat.st_nlink != 1 || stat.st_uid != nix::unistd::geteuid().as_raw() || !same_group {
+        if stat.st_nlink != 1 || stat.st_uid != self.owner || !same_group {
             return Ok(None);
         }
         let unchanged = known.filter(|old| old.vouches(stat));

@@ -136,7 +136,8 @@ impl Planner<'_> {
     ) -> Result<Observed> {
         let spared = self.spared(target);
         let (git_dir, clean, cancel) = (self.git_dir, self.options.clean, self.cancel);
-        Examination { root, git_dir, target, index, attributes, refiltered, spared: &spared, clean, cancel }.run()
+        let owner = nix::unistd::geteuid().as_raw();
+        Examination { root, git_dir, target, index, attributes, refiltered, spared: &spared, owner, clean, cancel }.run()
     }
 
     /// The names at the root that are not the commit's and stay.

@@ -129,6 +129,12 @@ impl WorkTree {
         Ok(summary)
     }
 
+    /// Tells git which submodules are checked out below this work tree, by name and URL (without credentials); without
+    /// this, `git submodule status` takes them for not initialised.
+    pub fn register_submodules(&self, submodules: &[(String, String)]) -> Result<()> {
+        gitdir::register_submodules(&self.git_dir, submodules)
+    }
+
     /// Ends the run, after `apply` and whatever else changed the work tree: writes the manifest, and down to where the
     /// next run may start from. `trusted`: nothing but `apply` wrote to the work tree; else the next run examines
     /// everything. Tells what became of the manifest.

@@ -47,6 +47,8 @@ struct Job {
     resolved: Resolved,
     /// Submodules whose content is left out.
     left_out: Vec<PathBuf>,
+    /// The others: name and URL.
+    submodules: Vec<(String, String)>,
 }
 
 /// Bytes that the commit's files take on an empty filesystem. Refuses a commit that must not be written.
@@ -149,7 +151,9 @@ impl Gather<'_> {
             // Their directories are made before the parent's checkout, which from now on must look for itself.
             worktree.distrust()?;
         }
-        jobs.push(Job { worktree, plan, resolved, left_out });
+        let named = |child: &Submodule| Ok((child.name.clone(), child.location.canonical()?));
+        let submodules = children.iter().map(named).collect::<Result<_>>()?;
+        jobs.push(Job { worktree, plan, resolved, left_out, submodules });
         children.into_iter().try_for_each(|child| self.descend(source, &root, &repository, child, jobs))
     }
 
@@ -203,8 +207,11 @@ fn write(cx: &Context, target: &Target, ground: &Ground<'_>, mut jobs: Vec<Job>)
     let mut sum = Summary::default();
     let mut done = Vec::with_capacity(jobs.len());
     let tree = jobs.first().map(|job| job.plan.tree.to_string()).unwrap_or_default();
-    for Job { mut worktree, plan, resolved, left_out } in jobs.drain(..) {
+    for Job { mut worktree, plan, resolved, left_out, submodules } in jobs.drain(..) {
         let summary = worktree.apply(plan, &phase, &cx.cancel)?;
+        if !submodules.is_empty() {
+            worktree.register_submodules(&submodules)?;
+        }
         sum.written += summary.written;
         sum.removed += summary.removed;
         sum.examined += summary.examined;

@@ -38,6 +38,17 @@ pub fn open(git_dir: &Path) -> Result<Repository> {
     Repository::open_bare(git_dir).or_fail(Kind::Git, || format!("cannot open the git directory {}", git_dir.display()))
 }
 
+/// Tells git which submodules are checked out, as `git submodule init` does: (name, URL), without credentials.
+pub fn register_submodules(git_dir: &Path, submodules: &[(String, String)]) -> Result<()> {
+    let mut config = CONFIG.to_owned();
+    for (name, url) in submodules {
+        let [name, url] = [name, url].map(|text| text.replace('\\', "\\\\").replace('"', "\\\""));
+        config += &format!("[submodule \"{name}\"]\n\tactive = true\n\turl = \"{url}\"\n");
+    }
+    let wrote = write_if_other(&git_dir.join("config"), config.as_bytes());
+    wrote.or_fail(Kind::Git, || format!("cannot configure {}", git_dir.display())).map(drop)
+}
+
 /// Removes the git directory, or whatever else is in its place.
 pub fn remove(git_dir: &Path) -> Result<()> {
     let removed = match git_dir.symlink_metadata() {

@@ -101,16 +101,16 @@ pub fn place(cx: &Context, target: &Target, site: &Site, staged: Option<Staged>)
         if let Err(error) = mount.unmount() {
             return Ok(Placed::Spoiled(error));
         }
-        match filled? {
-            Filled::Done => {
-                let quiescent = Exclusive::open(&site.device)?;
-                phase.done(Change::Changed, "nobody holds the device");
-                return Ok(Placed::Done(quiescent));
-            }
-            Filled::NeedsRoom(bytes) => {
-                phase.done(Change::Changed, "to make room");
-                make_room(cx, site, State::Unmounted, bytes)?;
-            }
+        let quiescent = match filled {
+            Ok(Filled::Done) => Some(Exclusive::open(&site.device)?),
+            _ => None,
+        };
+        phase.done(Change::Changed, if quiescent.is_some() { "nobody holds the device" } else { "unmounted" });
+        if let Filled::NeedsRoom(bytes) = filled? {
+            make_room(cx, site, State::Unmounted, bytes)?;
+        }
+        if let Some(quiescent) = quiescent {
+            return Ok(Placed::Done(quiescent));
         }
     }
 }
@@ -208,10 +208,12 @@ fn make_room(cx: &Context, site: &Site, state: State<'_>, bytes: u64) -> Result<
         Error::new(Kind::Device, message).because(error).hint("it was not made by ebs-bake: grow it by hand")
     })?;
     let now = superblock.size_bytes();
-    let size = filesystem::size_for(now + bytes);
-    require_room(site, now + bytes)?;
+    let size = (now + bytes).min(site.device.size_bytes);
+    if size / u64::from(superblock.block_size) <= superblock.blocks {
+        require_room(site, now + bytes)?;
+    }
     let phase = cx.report.phase(Phase::Filesystem);
-    let growth = filesystem::grow(&site.device, state, size.min(site.device.size_bytes), &cx.cancel)?;
+    let growth = filesystem::grow(&site.device, state, size, &cx.cancel)?;
     match growth {
         Growth::NeedsUnmount => phase.done(Change::Unchanged, "ext4 must be unmounted to grow"),
         Growth::Grown | Growth::Unchanged => {

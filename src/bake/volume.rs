@@ -235,7 +235,7 @@ impl Rented {
             (false, _) => (self.attached, self.created),
         };
         if !detach {
-            if cx.config.after == After::Keep {
+            if success && cx.config.after == After::Keep {
                 cx.store.keep_attached(&volume.id).await?;
             }
             phase.done(Change::Unchanged, format!("{} stays attached", volume.id));

@@ -33,6 +33,7 @@ fn main() {
         )
         .iter()
         .for_each(|commit| println!("{commit}")),
+        ["--child", "serve", root] => support::repository::serve(Path::new(root)),
         ["--worker", scratch] => measure(Path::new(scratch)),
         // `cargo test --benches` only wants to know that it starts.
         ref all if all.contains(&"--test") => {}

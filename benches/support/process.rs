@@ -25,6 +25,7 @@ impl std::ops::Add for Spent {
 }
 
 /// Runs it to its end; panics with what it said if it fails.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for it, and tells what it took")]
 pub fn spend(command: &mut Command) -> Spent {
     let mut said = tempfile::tempfile().expect("a temporary file");
     let errors: OwnedFd = said.try_clone().expect("a descriptor").into();

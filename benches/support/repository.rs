@@ -1,7 +1,8 @@
 //! A repository to measure with, and the places from which git and ebs-bake get it.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use super::chef_repo::git;
 use super::device::run;
@@ -14,7 +15,38 @@ pub struct Repository {
     pub commits: Vec<String>,
     /// Everything that belongs to this repository's measurements.
     pub scratch: PathBuf,
-    server: GitServer,
+    server: Server,
+}
+
+/// The git host: a process of its own, since what we have in memory counts as the peak of whatever we start.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(root: &Path) -> Server {
+        let mut command = Command::new(std::env::current_exe().expect("this program's path"));
+        command.args(["--child", "serve"]).arg(root).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("this program can be started again");
+        let mut url = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut url).expect("it says where it is");
+        Server { process, url: url.trim().to_owned() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The process that [`Server::start`] starts: serves until its standard input ends.
+pub fn serve(root: &Path) {
+    let server = GitServer::start(root);
+    println!("{}", server.url("repository.git"));
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
 impl Repository {
@@ -50,13 +82,13 @@ impl Repository {
 
     fn new(title: String, path: PathBuf, commits: &str) -> Repository {
         let scratch = path.parent().expect("it has one").to_owned();
-        let server = GitServer::start(&scratch);
+        let server = Server::start(&scratch);
         Repository { title, path, commits: commits.lines().map(str::to_owned).collect(), scratch, server }
     }
 
     /// From where it is got: what that is called, and the URL.
     pub fn sources(&self) -> [(&'static str, String); 2] {
-        [("file", format!("file://{}", self.path.display())), ("HTTP", self.server.url("repository.git"))]
+        [("file", format!("file://{}", self.path.display())), ("HTTP", self.server.url.clone())]
     }
 }
 

@@ -15,10 +15,10 @@ use crate::error::{Error, Kind, OrFail, Result};
 use crate::host::scratch;
 
 /// What libgit2 keeps of objects it has read; trees are read once or twice, so more buys nothing.
-const OBJECT_CACHE: isize = 16 << 20;
+const OBJECT_CACHE: isize = 8 << 20;
 /// How much of a pack is mapped at once, and of all packs together: mapped pages count as memory of this process.
-const PACK_WINDOW: usize = 8 << 20;
-const PACK_WINDOWS: usize = 32 << 20;
+const PACK_WINDOW: usize = 4 << 20;
+const PACK_WINDOWS: usize = 16 << 20;
 
 /// The only place where libgit2 looks for configuration outside a repository. It exists only once a directory is trusted.
 static HOME: OnceLock<PathBuf> = OnceLock::new();

@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything else is for those who change the code.
 
-.PHONY: demo test lint build bench doc-tables clean
+.PHONY: demo test lint build bench clean
 
 # The repository that the demo bakes: this one, or `make demo REPOSITORY=https://github.com/facebook/chef-cookbooks`.
 REPOSITORY ?= .
@@ -19,7 +19,7 @@ build:
 	@scripts/install-packages.sh build
 	cargo build --locked --release
 
-# Prints the tables of docs/performance.md; needs root, takes about ten minutes.
+# Prints the tables of docs/performance.md; needs root, takes ten to twenty minutes.
 bench:
 	@scripts/install-packages.sh build test
 	cargo bench --locked --bench bake

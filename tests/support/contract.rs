@@ -1,5 +1,6 @@
 //! What every block store must do, written against the trait alone: each implementation runs it.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -23,6 +24,8 @@ pub struct Subject<'a> {
     pub open: &'a dyn Fn(&Attachment) -> File,
     /// A tag value that nothing else in the store has.
     pub run: String,
+    /// For a store with room for one volume at a time: the one that is attached.
+    pub one_at_a_time: Option<RefCell<Option<VolumeId>>>,
 }
 
 /// Runs every check. Panics at the first that fails.
@@ -89,6 +92,10 @@ impl Subject<'_> {
     }
 
     async fn device(&self, id: &VolumeId) -> File {
+        let before = self.one_at_a_time.as_ref().and_then(|attached| attached.replace(Some(id.clone())));
+        if let Some(before) = before.filter(|before| before != id) {
+            self.store.detach(&before, None).await.unwrap();
+        }
         (self.open)(&self.store.attach(id).await.unwrap().1)
     }
 

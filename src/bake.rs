@@ -270,9 +270,9 @@ async fn take_snapshot(cx: &Context, target: &Target, rented: &Rented) -> Result
 }
 
 fn tags(cx: &Context, target: &Target) -> Tags {
-    let mut tags = target.key.query();
+    let mut tags = cx.config.snapshot_tags.clone();
+    tags.extend(target.key.query());
     let mut add = |key: &str, value: &str| tags.insert(key.to_owned(), value.chars().take(MAX_TAG_VALUE).collect());
-    add(tag::NAME, &cx.config.volume_name);
     add(tag::VOLUME, &cx.config.volume_name);
     add(tag::COMMIT, &target.resolved.commit.to_string());
     add(tag::REPOSITORY, target.repository());
@@ -282,6 +282,9 @@ fn tags(cx: &Context, target: &Target) -> Tags {
     }
     if let Some(url) = &cx.config.run_url {
         add(tag::RUN_URL, url);
+    }
+    if !cx.config.snapshot_tags.contains_key(tag::NAME) {
+        add(tag::NAME, &cx.config.volume_name);
     }
     tags
 }

@@ -15,15 +15,17 @@ use crate::key::tag;
 use crate::report::Report;
 use crate::report::outputs::Outputs;
 use crate::restore::{give_up, restore as restore_snapshot};
+use crate::storage::ec2::Ec2Store;
 use crate::storage::local::LocalStore;
 use crate::storage::{BlockStorage, SnapshotQuery, Tags};
 
 pub mod signals;
 
-fn open(store: &Store) -> Result<LocalStore> {
-    match store {
-        Store::Local(directory) => LocalStore::open(directory),
-    }
+fn open(store: &Store, report: &Report, cancel: &Cancel) -> Result<Arc<dyn BlockStorage>> {
+    Ok(match store {
+        Store::Local(directory) => Arc::new(LocalStore::open(directory)?),
+        Store::Ec2(settings) => Arc::new(Ec2Store::new((**settings).clone(), SysFs::of_host(), report.clone(), cancel.clone())),
+    })
 }
 
 /// What a bake came to.
@@ -41,13 +43,13 @@ pub struct BakeOutcome {
 pub async fn bake(config: config::Bake, report: Report, cancel: &Cancel) -> Result<BakeOutcome> {
     config.outputs.check_writable()?;
     let (files, dry_run) = (config.outputs.clone(), config.dry_run);
-    let store = open(&config.store)?;
+    let store = open(&config.store, &report, cancel)?;
     let cx = bake::Context {
         config: Arc::new(config),
-        store: Arc::new(store),
+        store,
         report: report.clone(),
         cancel: cancel.clone(),
-        sysfs: SysFs::new("/sys"),
+        sysfs: SysFs::of_host(),
     };
     if dry_run {
         for step in bake::plan(&cx).await? {
@@ -72,7 +74,7 @@ fn outputs(baked: &Baked, cx: &bake::Context) -> Outputs {
         key: key.to_string(),
         reused: *reused,
         store: cx.store.name().to_owned(),
-        region: None,
+        region: cx.store.region(),
         size_gib: snapshot.size_gib,
         changed_blocks: snapshot.changed_blocks,
         duration: cx.report.elapsed(),
@@ -85,7 +87,7 @@ fn outputs(baked: &Baked, cx: &bake::Context) -> Outputs {
 /// # Errors
 /// Those of the store.
 pub async fn list(config: config::List) -> Result<String> {
-    let store = open(&config.store)?;
+    let store = open(&config.store, &Report::silent(), &Cancel::new())?;
     let tags = config.volume_name.map_or_else(Tags::new, |name| Tags::from([(tag::VOLUME.to_owned(), name)]));
     let snapshots = store.snapshots(&SnapshotQuery { tags, ..Default::default() }).await?;
     Ok(if config.json { listing::json(&snapshots) } else { listing::table(&snapshots, Timestamp::now()) })
@@ -96,15 +98,16 @@ pub async fn list(config: config::List) -> Result<String> {
 /// # Errors
 /// Those of [`crate::restore`].
 pub async fn restore(config: config::Restore, report: &Report) -> Result<()> {
-    let store = open(&config.store)?;
-    let sysfs = SysFs::new("/sys");
+    let store = open(&config.store, report, &Cancel::new())?;
+    let store = store.as_ref();
+    let sysfs = SysFs::of_host();
     match config.action {
         RestoreAction::Mount { snapshot, mount_point } => {
-            let restored = restore_snapshot(&store, &sysfs, &snapshot, &mount_point).await?;
+            let restored = restore_snapshot(store, &sysfs, &snapshot, &mount_point).await?;
             report.note(format!("{snapshot} is mounted read-only at {} (volume {})", mount_point.display(), restored.volume));
         }
         RestoreAction::Detach { snapshot, mount_point } => {
-            for volume in give_up(&store, &sysfs, snapshot.as_ref(), mount_point.as_deref()).await? {
+            for volume in give_up(store, &sysfs, snapshot.as_ref(), mount_point.as_deref()).await? {
                 report.note(format!("volume {volume} was unmounted, detached and deleted"));
             }
         }
@@ -117,7 +120,11 @@ pub async fn restore(config: config::Restore, report: &Report) -> Result<()> {
 /// # Errors
 /// `Cleanup` when something could not be removed; the rest was tried all the same.
 pub async fn cleanup(config: config::Cleanup, report: &Report) -> Result<()> {
-    let swept = open(&config.store)?.sweep().await?;
+    let swept = match &config.store {
+        Store::Local(directory) => LocalStore::open(directory)?.sweep().await?,
+        // What a killed run leaves in EC2 is in its tags and attachments, which the next run finds and uses.
+        Store::Ec2(_) => Vec::new(),
+    };
     for directory in scratch::sweep() {
         report.note(format!("removed {}", directory.display()));
     }

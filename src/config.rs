@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::key::{GitDirMode, SubmoduleMode};
 use crate::report::outputs::OutputFiles;
 use crate::source::{Access, Location, Wanted};
-use crate::storage::SnapshotId;
+use crate::storage::{SnapshotId, Tags, VolumeId};
 
 pub mod file;
 pub mod layers;
@@ -19,6 +19,42 @@ pub mod values;
 pub enum Store {
     /// The embedded one, in this directory.
     Local(PathBuf),
+    /// Amazon EBS.
+    Ec2(Box<Ec2>),
+}
+
+/// How EC2 is used. What is `None` is found out: from the SDK's usual places, or from the instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ec2 {
+    /// `eu-central-1`.
+    pub region: Option<String>,
+    /// The instance that volumes are attached to: the one that this program runs on.
+    pub instance_id: Option<String>,
+    /// The zone that volumes are in: the instance's.
+    pub availability_zone: Option<String>,
+    /// What EC2 is told to call an attached volume: `/dev/sdk`.
+    pub device: String,
+    /// How long an attachment may take, and then the device.
+    pub attach_timeout: Duration,
+    /// What new volumes are like.
+    pub volume: Ec2Volume,
+}
+
+/// What a new EBS volume is like; EC2 decides what is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ec2Volume {
+    /// `gp3`.
+    pub kind: String,
+    /// I/O operations each second.
+    pub iops: Option<u32>,
+    /// MiB each second.
+    pub throughput: Option<u32>,
+    /// Encrypted, also if the account's default is not.
+    pub encrypted: bool,
+    /// With this KMS key.
+    pub kms_key_id: Option<String>,
+    /// MiB each second that a volume made from a snapshot is loaded at.
+    pub initialization_rate: Option<u32>,
 }
 
 /// What becomes of the volume at the end of a run.
@@ -47,10 +83,14 @@ pub struct Bake {
     pub wanted: Wanted,
     /// Credentials for it, and trust.
     pub access: Access,
+    /// More tags for the snapshot.
+    pub snapshot_tags: Tags,
     /// A link to the CI run, for tags and outputs.
     pub run_url: Option<String>,
     /// 1 to 16 bytes that fit a label and a path.
     pub volume_name: String,
+    /// The volume to bake on, rather than the one with the name.
+    pub volume_id: Option<VolumeId>,
     /// For a new volume; a larger size than the volume has grows it.
     pub volume_size_gib: Option<u32>,
     /// An absolute path.

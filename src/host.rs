@@ -4,6 +4,7 @@ pub mod capabilities;
 pub mod command;
 pub mod device;
 pub mod filesystem;
+pub mod identity;
 pub mod lock;
 pub mod mount;
 mod mountinfo;

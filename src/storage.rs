@@ -15,6 +15,7 @@ use crate::host::device::Locator;
 use crate::host::lock::DeviceLock;
 use crate::report::Change;
 
+pub mod ec2;
 pub mod local;
 
 /// Key → value, as both stores keep them on volumes and snapshots.
@@ -221,6 +222,11 @@ pub struct NewSnapshot {
 pub trait BlockStorage: Send + Sync {
     /// The store's name in outputs (`local`, `ec2`).
     fn name(&self) -> &'static str;
+
+    /// The region that it is in, where there are regions and once it is known.
+    fn region(&self) -> Option<String> {
+        None
+    }
 
     /// The volumes that match, oldest first.
     async fn volumes(&self, query: &VolumeQuery) -> Result<Vec<Volume>>;

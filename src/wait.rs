@@ -24,8 +24,44 @@ impl Pace {
     /// the fixed pause of the AWS command line's waiter.
     pub const SNAPSHOT: Pace = Pace { first: Duration::from_secs(1), factor: 1.5, longest: Duration::from_secs(15) };
 
+    /// For what EC2 does to volumes: an attachment takes two seconds or so, a volume from a snapshot somewhat more.
+    pub const VOLUME: Pace = Pace { first: Duration::from_secs(1), factor: 1.8, longest: Duration::from_secs(15) };
+
     fn next(&self, pause: Duration) -> Duration {
         pause.mul_f64(self.factor).min(self.longest)
+    }
+}
+
+/// The pauses between looks.
+#[derive(Debug)]
+pub struct Pauses {
+    pace: Pace,
+    pause: Duration,
+    deadline: Instant,
+}
+
+impl Pauses {
+    /// Pauses that end when `patience` has run out.
+    pub fn new(pace: Pace, patience: Duration) -> Self {
+        Pauses { pace, pause: pace.first, deadline: Instant::now() + patience }
+    }
+
+    /// Pauses, unless `early` completes before; `false` when patience has run out already.
+    ///
+    /// # Errors
+    /// `Interrupted` once `cancel` was called.
+    pub async fn pause(&mut self, cancel: &Cancel, early: impl Future<Output = ()>) -> Result<bool> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        tokio::select! {
+            () = sleep(self.pause.min(left)) => {}
+            () = early => {}
+            () = cancel.cancelled() => return Err(cancel.error()),
+        }
+        self.pause = self.pace.next(self.pause);
+        Ok(true)
     }
 }
 
@@ -36,19 +72,15 @@ pub async fn until<T, F>(pace: Pace, patience: Duration, cancel: &Cancel, mut lo
 where
     F: Future<Output = Result<Option<T>>>,
 {
-    let deadline = Instant::now() + patience;
-    let mut pause = pace.first;
+    let mut pauses = Pauses::new(pace, patience);
     loop {
         cancel.check()?;
         if let Some(value) = look().await? {
             return Ok(Some(value));
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if !pauses.pause(cancel, std::future::pending()).await? {
             return Ok(None);
         }
-        self::pause(pause.min(left), cancel).await?;
-        pause = pace.next(pause);
     }
 }
 

@@ -35,8 +35,19 @@ fn outcome(arguments: &[String], variables: &BTreeMap<String, String>, yaml: &st
 fn sample(option: &str) -> &'static str {
     match option {
         "after" => "keep",
+        "availability-zone" => "eu-central-1c",
+        "device" => "/dev/xvdz",
+        "instance-id" => "i-00000000",
+        "iops" | "throughput" | "volume-initialization-rate" => "200",
+        "kms-key-id" => "alias/other",
+        "region" => "eu-north-1",
+        "snapshot-tag" => "team=a b\ncost=1",
+        "volume-id" => "vol-00000000",
+        "volume-type" => "io2",
         "after-checkout" => "make vendor && echo 'a: b' # c",
-        "allow-lfs-pointers" | "detach" | "dry-run" | "json" | "no-clean" | "no-wait" | "quiet" | "verbose" => "true",
+        "allow-lfs-pointers" | "detach" | "dry-run" | "encrypted" | "json" | "no-clean" | "no-wait" | "quiet" | "verbose" => {
+            "true"
+        }
         "color" => "always",
         "commit" => "0123456789012345678901234567890123456789",
         "git-dir" => "exclude",
@@ -44,7 +55,7 @@ fn sample(option: &str) -> &'static str {
         "local-dir" | "mount-point" | "state-dir" => "/somewhere/else",
         "known-hosts" | "output-env" | "output-json" | "repository" | "ssh-key" => "/some/file",
         "git-token-file" => concat!(env!("CARGO_MANIFEST_DIR"), "/clippy.toml"),
-        "lock-timeout" | "wait-timeout" => "90s",
+        "attach-timeout" | "lock-timeout" | "wait-timeout" => "45s",
         "log-format" => "json",
         "ref" => "refs/heads/other",
         "snapshot-id" => "snap-00000000",

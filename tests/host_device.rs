@@ -48,7 +48,7 @@ fn root_another_inode_or_filesystem_is_not_found() {
         return;
     }
     let disk = Loop::new(MIB);
-    let Locator::LoopBacking { device, inode } = disk.locator;
+    let Locator::LoopBacking { device, inode } = disk.locator else { panic!("not a loop device") };
     let sys = SysFs::new("/sys");
     assert_eq!(sys.find(&Locator::LoopBacking { device, inode: inode + (1 << 40) }).unwrap(), None);
     assert_eq!(sys.find(&Locator::LoopBacking { device: device + 1, inode }).unwrap(), None);
@@ -115,7 +115,7 @@ fn root_helper_holds_the_lock() {
 }
 
 fn holder(disk: &Loop, place: &str) -> Helper {
-    let Locator::LoopBacking { device, inode } = disk.locator;
+    let Locator::LoopBacking { device, inode } = disk.locator else { panic!("not a loop device") };
     Helper::test("root_helper_holds_the_lock", HELPER, &format!("{place} {device} {inode}")).0
 }
 

@@ -22,7 +22,13 @@ fn open(attachment: &Attachment) -> File {
 
 fn passes_the_contract(dir: &Path) {
     let (store, other) = (LocalStore::open(dir).unwrap(), LocalStore::open(dir).unwrap());
-    block_on(contract::run(&contract::Subject { store: &store, other: &other, open: &open, run: "only".into() }));
+    block_on(contract::run(&contract::Subject {
+        store: &store,
+        other: &other,
+        open: &open,
+        run: "only".into(),
+        one_at_a_time: None,
+    }));
     assert_eq!(std::fs::read_dir(dir.join("staging")).unwrap().count(), 0);
 }
 

@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::host::filesystem::Probe;
 use crate::key::tag;
-use crate::storage::{Attachment, Snapshot, SnapshotId, SnapshotState, Volume, VolumeState};
+use crate::storage::{Attachment, Snapshot, SnapshotId, SnapshotState, Volume, VolumeId, VolumeState};
 
 /// The snapshot that is the answer for a key: the oldest completed one, else the oldest pending one. Failed ones are none.
 ///
@@ -52,6 +52,17 @@ pub fn choose_volume(name: &str, volumes: &[Volume], snapshots: &[Snapshot]) -> 
             let message = format!("{} volumes are named {name:?}: {}", ids.len(), ids.join(", "));
             Err(Error::new(Kind::Storage, message).hint("delete all but one, or remove their ebs-bake:volume tag"))
         }
+    }
+}
+
+/// The volume that the user named, if it can be used.
+///
+/// # Errors
+/// As for [`choose_volume`], and `Storage` when it is not there.
+pub fn choose_given_volume(id: &VolumeId, volumes: Vec<Volume>) -> Result<VolumeChoice> {
+    match volumes.into_iter().next() {
+        Some(volume) => usable(&volume).map(|()| VolumeChoice::Use(Box::new(volume))),
+        None => Err(Error::new(Kind::Storage, format!("there is no volume {id}")).hint("see --volume-id and --region")),
     }
 }
 

@@ -18,6 +18,10 @@ const ATTACH_TRIES: usize = 10;
 /// Chooses the volume to bake on; changes nothing.
 pub async fn choose(cx: &Context) -> Result<VolumeChoice> {
     let name = &cx.config.volume_name;
+    if let Some(id) = &cx.config.volume_id {
+        let volumes = cx.store.volumes(&VolumeQuery { id: Some(id.clone()), ..Default::default() }).await?;
+        return decide::choose_given_volume(id, volumes);
+    }
     let volumes = cx.store.volumes(&VolumeQuery { tags: named(name), ..Default::default() }).await?;
     let snapshots = match volumes.is_empty() {
         true => cx.store.snapshots(&SnapshotQuery { tags: named(name), ..Default::default() }).await?,
@@ -152,7 +156,7 @@ impl Rented {
             .await?;
             self.waited |= waited;
             self.lock = Some(lock);
-            if self.verify(cx).is_ok() {
+            if self.verify(cx).is_ok() && (!waited || self.is_still_attached(cx).await?) {
                 phase.done(Change::Created, if waited { "had it after waiting" } else { "had it at once" });
                 return Ok(());
             }
@@ -164,6 +168,14 @@ impl Rented {
         let message = "the volume was detached again and again by other runs";
         Err(Error::new(Kind::Contended, message)
             .hint("let the runs for one volume follow each other, or use several volume names"))
+    }
+
+    /// Whether the store says so too: a device whose detachment has begun may still be there.
+    async fn is_still_attached(&self, cx: &Context) -> Result<bool> {
+        let (locator, _) = self.device.as_ref().ok_or_else(no_volume)?;
+        let query = VolumeQuery { id: Some(self.volume()?.id.clone()), ..Default::default() };
+        let found = cx.store.volumes(&query).await?;
+        Ok(found.iter().any(|volume| matches!(&volume.attachment, Attachment::Here { locator: now, .. } if now == locator)))
     }
 
     async fn refresh(&mut self, cx: &Context) -> Result<()> {

@@ -9,11 +9,14 @@ use clap::ArgMatches;
 
 use crate::cli::problem::Problem;
 use crate::error::{Error, Kind, Result};
+use crate::host::device::SYSFS_VARIABLE;
 
 /// What every variable of ours begins with.
 pub const PREFIX: &str = "EBS_BAKE_";
 /// The token for HTTPS: the one setting that is not an option, so that it is in no process list and no file.
 pub const TOKEN_VARIABLE: &str = "EBS_BAKE_GIT_TOKEN";
+/// Variables of ours that are no options.
+const NO_OPTIONS: [&str; 2] = [TOKEN_VARIABLE, SYSFS_VARIABLE];
 /// How alike two names must be for one to be suggested for the other (Jaro-Winkler, 1 is equal).
 const ALIKE: f64 = 0.8;
 
@@ -96,7 +99,8 @@ impl Layer {
         if let Some(name) = environment.unreadable.first() {
             return Err(Error::new(Kind::Usage, format!("{name} is not UTF-8")));
         }
-        let ours = environment.variables.iter().filter(|(name, _)| name.starts_with(PREFIX) && *name != TOKEN_VARIABLE);
+        let ours =
+            environment.variables.iter().filter(|(name, _)| name.starts_with(PREFIX) && !NO_OPTIONS.contains(&name.as_str()));
         let entries = ours.map(|(name, value)| {
             let key = name[PREFIX.len()..].to_ascii_lowercase().replace('_', "-");
             Entry { origin: Origin::Variable(name.clone()), key, value: value.clone() }

@@ -10,11 +10,13 @@ use git2::Oid;
 
 use super::{After, values};
 use crate::key::{GitDirMode, SubmoduleMode};
-use crate::storage::SnapshotId;
+use crate::storage::{SnapshotId, VolumeId};
 
 /// Which block storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum StoreKind {
+    /// Amazon EBS
+    Ec2,
     /// The embedded one: a directory of sparse images, attached as loop devices
     Local,
 }
@@ -68,12 +70,24 @@ pub struct General {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Store")]
 pub struct Storage {
-    /// The block storage: local [default: local]
+    /// The block storage: ec2 or local [default: ec2, with --local-dir: local]
     #[arg(long, value_enum, value_name = "STORE", hide_possible_values = true)]
     pub store: Option<StoreKind>,
     /// Where the local store lives [default: /var/lib/ebs-bake]
     #[arg(long, value_name = "DIR")]
     pub local_dir: Option<PathBuf>,
+    /// AWS region [default: AWS_REGION, the profile's, the instance's]
+    #[arg(long, value_name = "NAME", value_parser = values::word)]
+    pub region: Option<String>,
+    /// The EC2 instance that this is [default: what its metadata service says]
+    #[arg(long, value_name = "ID", value_parser = values::instance_id)]
+    pub instance_id: Option<String>,
+    /// The zone that the instance is in [default: what its metadata service says]
+    #[arg(long, value_name = "ZONE", value_parser = values::word)]
+    pub availability_zone: Option<String>,
+    /// The device name that EC2 is told on attaching [default: /dev/sdk]
+    #[arg(long, value_name = "NAME", value_parser = values::device)]
+    pub device: Option<String>,
 }
 
 /// `bake`.
@@ -165,9 +179,31 @@ pub struct Volume {
     /// Name of the volume, also its label [default: chef]
     #[arg(long, value_name = "NAME", value_parser = values::volume_name)]
     pub volume_name: Option<String>,
+    /// The volume to bake on [default: the one with the name, else a new one]
+    #[arg(long, value_name = "ID", value_parser = |value: &str| value.parse::<VolumeId>())]
+    pub volume_id: Option<VolumeId>,
     /// Size in GiB; a smaller volume grows to it [default: 8 for a new volume]
     #[arg(long, value_name = "GIB", value_parser = values::size_gib)]
     pub volume_size: Option<u32>,
+    /// Type of a new EBS volume [default: gp3]
+    #[arg(long, value_name = "TYPE", value_parser = values::word)]
+    pub volume_type: Option<String>,
+    /// I/O operations per second of a new EBS volume [default: the type's]
+    #[arg(long, value_name = "NUMBER")]
+    pub iops: Option<u32>,
+    /// Throughput of a new EBS volume, in MiB/s [default: the type's]
+    #[arg(long, value_name = "NUMBER")]
+    pub throughput: Option<u32>,
+    /// Encrypt a new EBS volume [default: as the account does]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub encrypted: Option<bool>,
+    /// KMS key that encrypts a new EBS volume [default: the account's]
+    #[arg(long, value_name = "KEY", value_parser = values::word)]
+    pub kms_key_id: Option<String>,
+    /// Rate at which a volume made from a snapshot is loaded, in MiB/s [default: as it is read]
+    #[arg(long, value_name = "NUMBER")]
+    pub volume_initialization_rate: Option<u32>,
     /// Where it is mounted meanwhile [default: /code/<volume name>]
     #[arg(long, value_name = "DIR")]
     pub mount_point: Option<PathBuf>,
@@ -183,6 +219,9 @@ pub struct Volume {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Waiting")]
 pub struct Waiting {
+    /// How long an EBS volume may take to be attached, and then to appear as a device [default: 90s]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub attach_timeout: Option<Duration>,
     /// How long to wait for another run to let go of the volume [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub lock_timeout: Option<Duration>,
@@ -199,6 +238,9 @@ pub struct Waiting {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Results (stdout has the snapshot's ID)")]
 pub struct Results {
+    /// A tag for the snapshot, as KEY=VALUE; may be repeated, or have several lines [default: none]
+    #[arg(long, value_name = "TAG", value_parser = values::tags)]
+    pub snapshot_tag: Option<Vec<values::TagLines>>,
     /// Write the result to this file as JSON [default: nowhere]
     #[arg(long, value_name = "FILE")]
     pub output_json: Option<PathBuf>,

@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::layers::{Environment, TOKEN_VARIABLE};
-use super::{Bake, Cleanup, List, Restore, RestoreAction, Store, settings};
+use super::settings::StoreKind;
+use super::{Bake, Cleanup, Ec2, Ec2Volume, List, Restore, RestoreAction, Store, settings};
 use crate::ci::{self, Ci, System};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::report::outputs::OutputFiles;
@@ -15,10 +16,15 @@ use crate::source::{Access, Location, Wanted};
 #[cfg(test)]
 mod tests;
 
+/// Free on every instance: neither the root's name nor one that instance types give to their own disks.
+const DEFAULT_DEVICE: &str = "/dev/sdk";
+const DEFAULT_VOLUME_TYPE: &str = "gp3";
 const DEFAULT_LOCAL_DIR: &str = "/var/lib/ebs-bake";
 /// Git directories can be fetched anew, so they belong with the caches.
 const DEFAULT_STATE_DIR: &str = "/var/cache/ebs-bake";
 const DEFAULT_VOLUME_NAME: &str = "chef";
+/// What the EBS CSI driver grants before an attachment counts as stuck.
+const DEFAULT_ATTACH_TIMEOUT: Duration = Duration::from_secs(90);
 /// Longer than a bake of the same volume takes.
 const DEFAULT_LOCK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// A first snapshot of some GiB takes minutes; a busy region several times that.
@@ -34,10 +40,40 @@ fn refuse<T>(message: impl Into<String>, hint: &str) -> Result<T> {
 }
 
 fn store(settings: settings::Storage) -> Result<Store> {
-    let settings::StoreKind::Local = settings.store.unwrap_or(settings::StoreKind::Local);
+    // Who says where the local store is means that one.
+    let default = if settings.local_dir.is_some() { StoreKind::Local } else { StoreKind::Ec2 };
+    if settings.store.unwrap_or(default) == StoreKind::Ec2 {
+        return Ok(Store::Ec2(Box::new(ec2(settings))));
+    }
     let directory = settings.local_dir.unwrap_or_else(|| DEFAULT_LOCAL_DIR.into());
     let directory = std::path::absolute(&directory).or_fail(Kind::Usage, || "--local-dir: a directory is needed, it is empty")?;
     Ok(Store::Local(directory))
+}
+
+fn ec2(settings: settings::Storage) -> Ec2 {
+    Ec2 {
+        region: settings.region,
+        instance_id: settings.instance_id,
+        availability_zone: settings.availability_zone,
+        device: settings.device.unwrap_or_else(|| DEFAULT_DEVICE.into()),
+        attach_timeout: DEFAULT_ATTACH_TIMEOUT,
+        volume: Ec2Volume { kind: DEFAULT_VOLUME_TYPE.into(), ..Ec2Volume::default() },
+    }
+}
+
+/// What the user says of new volumes, and of patience with them.
+fn with_volume(store: Store, volume: &settings::Volume, waiting: &settings::Waiting) -> Store {
+    let Store::Ec2(mut ec2) = store else { return store };
+    ec2.attach_timeout = waiting.attach_timeout.unwrap_or(ec2.attach_timeout);
+    ec2.volume = Ec2Volume {
+        kind: volume.volume_type.clone().unwrap_or(ec2.volume.kind),
+        iops: volume.iops,
+        throughput: volume.throughput,
+        encrypted: volume.encrypted.unwrap_or(false),
+        kms_key_id: volume.kms_key_id.clone(),
+        initialization_rate: volume.volume_initialization_rate,
+    };
+    Store::Ec2(ec2)
 }
 
 /// A mount point must mean the same directory wherever it is looked up, and must not be the root.
@@ -53,16 +89,19 @@ fn mount_point(path: PathBuf) -> Result<PathBuf> {
 /// `bake`.
 pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse: ParseLocation) -> Result<Bake> {
     let settings::Bake { source, checkout, credentials, storage, volume, waiting, results } = settings;
+    let store = with_volume(store(storage)?, &volume, &waiting);
     let (repository, wanted) = what(source, ci)?;
     let (location, url_login) = parse(&repository)?;
     let volume_name = volume.volume_name.unwrap_or_else(|| DEFAULT_VOLUME_NAME.into());
     let default_mount_point = || Path::new("/code").join(&volume_name);
     Ok(Bake {
-        store: store(storage)?,
+        store,
         access: access(credentials, url_login, &location, ci, environment)?,
         location,
         wanted,
+        snapshot_tags: results.snapshot_tag.unwrap_or_default().into_iter().flatten().collect(),
         run_url: ci.run_url.clone(),
+        volume_id: volume.volume_id,
         volume_size_gib: volume.volume_size,
         mount_point: mount_point(volume.mount_point.unwrap_or_else(default_mount_point))?,
         volume_name,

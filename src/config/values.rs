@@ -55,6 +55,53 @@ pub fn duration(value: &str) -> Result<Duration, String> {
     positive.ok_or_else(|| format!("{value:?} is not a duration such as 90s, 10m or 2h"))
 }
 
+/// A name without spaces, as AWS gives them to regions, zones, types and keys.
+pub fn word(value: &str) -> Result<String, String> {
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/".contains(&b)) {
+        return Ok(value.to_owned());
+    }
+    Err(format!("{value:?} is not a name of letters, digits, '-', '_', '.', ':' and '/'"))
+}
+
+/// The ID of an instance.
+pub fn instance_id(value: &str) -> Result<String, String> {
+    let digits = value.strip_prefix("i-").unwrap_or_default();
+    if (8..=17).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Ok(value.to_owned());
+    }
+    Err(format!("{value:?} is not an ID of the form i- and 8 to 17 hexadecimal digits"))
+}
+
+/// A device name for EC2: `/dev/sdf` to `/dev/sdp`, or one of `/dev/xvd…` (EC2 User Guide, "Device names for volumes").
+pub fn device(value: &str) -> Result<String, String> {
+    let letters = value.strip_prefix("/dev/sd").or_else(|| value.strip_prefix("/dev/xvd")).unwrap_or_default();
+    if (1..=2).contains(&letters.len()) && letters.bytes().all(|b| b.is_ascii_lowercase()) {
+        return Ok(value.to_owned());
+    }
+    Err(format!("{value:?} is not a device name such as /dev/sdk or /dev/xvdk"))
+}
+
+/// Tags of one value: a line each.
+pub type TagLines = Vec<(String, String)>;
+
+/// `key=value`, a line each, within what EC2 takes (EC2 User Guide, "Tag restrictions").
+pub fn tags(value: &str) -> Result<TagLines, String> {
+    let lines = value.lines().filter(|line| !line.trim().is_empty());
+    let tags: TagLines = lines.map(tag).collect::<Result<_, _>>()?;
+    if tags.is_empty() { Err("a tag is needed, it is empty".into()) } else { Ok(tags) }
+}
+
+fn tag(line: &str) -> Result<(String, String), String> {
+    let (key, value) = line.split_once('=').ok_or_else(|| format!("{line:?} is not KEY=VALUE"))?;
+    if key.is_empty() || key.chars().count() > 128 || value.chars().count() > 256 || line.chars().any(char::is_control) {
+        return Err(format!("{line:?}: a key has 1 to 128 characters, a value at most 256, without control characters"));
+    }
+    match ["aws:", "ebs-bake:"].iter().find(|prefix| key.to_ascii_lowercase().starts_with(**prefix)) {
+        Some(prefix) => Err(format!("{key:?}: keys that begin with {prefix} are not yours to set")),
+        None => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
 /// A commit's full SHA.
 pub fn commit(value: &str) -> Result<Oid, String> {
     let full = value.len() == 40 && value.bytes().all(|b| b.is_ascii_hexdigit());
@@ -113,6 +160,28 @@ mod tests {
         for bad in ["", "0", "-1", "8GiB", "65537", "4294967296"] {
             assert!(size_gib(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_ec2_is_told_is_checked_before() {
+        assert!(instance_id("i-0123456789abcdef0").is_ok() && instance_id("0123456789abcdef0").is_err());
+        for good in ["/dev/sdk", "/dev/xvdk", "/dev/xvdbb"] {
+            assert_eq!(device(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "sdk", "/dev/sd", "/dev/sdk1", "/dev/nvme1n1", "/dev/../sdk", "/dev/sdabc"] {
+            assert!(device(bad).is_err(), "{bad:?}");
+        }
+        assert!(word("arn:aws:kms:eu-central-1:123456789012:key/0-1").is_ok() && word("a b").is_err() && word("").is_err());
+    }
+
+    #[test]
+    fn tags_are_lines() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(tags("a=b=c\n\nteam=\n"), Ok(vec![pair("a", "b=c"), pair("team", "")]));
+        for bad in ["", "a", "=b", "aws:x=y", "ebs-bake:key=x", "EBS-BAKE:key=x", "a=\u{7}"] {
+            assert!(tags(bad).is_err(), "{bad:?}");
+        }
+        assert!(tags(&format!("{}=x", "k".repeat(129))).is_err() && tags(&format!("k={}", "x".repeat(257))).is_err());
     }
 
     #[test]

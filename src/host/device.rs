@@ -9,7 +9,11 @@ use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 
 use crate::error::{Error, Kind, OrFail, Result};
 
+mod ebs;
 pub(crate) mod loopback;
+
+/// The variable that puts another tree in the place of `/sys`: for tests with stand-ins of hardware.
+pub const SYSFS_VARIABLE: &str = "EBS_BAKE_SYSFS_ROOT";
 
 /// What identifies a block device beyond doubt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,6 +24,13 @@ pub enum Locator {
         device: u64,
         /// The file (`st_ino`).
         inode: u64,
+    },
+    /// The EBS volume that the hypervisor shows as an NVMe device with this serial number, or as a Xen disk of this name.
+    Ebs {
+        /// The volume's ID without its dash: `vol0123456789abcdef0`.
+        serial: String,
+        /// What EC2 was told on attaching: `/dev/sdk`. Xen knows nothing else of a volume.
+        name: String,
     },
 }
 
@@ -46,6 +57,11 @@ impl SysFs {
     /// `root` is `/sys` but for tests.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         SysFs { root: root.into() }
+    }
+
+    /// The tree of this host.
+    pub fn of_host() -> Self {
+        Self::new(std::env::var_os(SYSFS_VARIABLE).unwrap_or_else(|| "/sys".into()))
     }
 
     /// The one device that `locator` names; `None` while there is none, or while its size is zero. Two are an error, and so
@@ -94,6 +110,7 @@ fn examine(directory: &Path, locator: &Locator) -> Result<Option<Device>> {
     let matches = match locator {
         // The group of attributes is there while the device has a backing file.
         Locator::LoopBacking { .. } => directory.join("loop").is_dir(),
+        Locator::Ebs { serial, name } => ebs::is_volume(directory, serial, name)?,
     };
     if !matches {
         return Ok(None);
@@ -103,6 +120,7 @@ fn examine(directory: &Path, locator: &Locator) -> Result<Option<Device>> {
     };
     let same = match *locator {
         Locator::LoopBacking { device: filesystem, inode } => loopback::is_backed_by(&device, filesystem, inode)?,
+        Locator::Ebs { .. } => true,
     };
     Ok(same.then_some(device))
 }

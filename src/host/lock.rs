@@ -105,8 +105,15 @@ fn open_shared_node(device: &Device) -> Result<File> {
 }
 
 fn open_in(dev: &Path, device: &Device) -> io::Result<File> {
-    let path = dev.join(device.name.replace('!', "/"));
+    let path = dev.join(devtmpfs_name(device));
     Node::at(path, device).open_as(OpenOptions::new().read(true))
+}
+
+/// The kernel's own name for the node (`DEVNAME` of the device's uevent).
+fn devtmpfs_name(device: &Device) -> String {
+    let uevent = fs::read_to_string(format!("/sys/dev/block/{}:{}/uevent", device.major, device.minor)).unwrap_or_default();
+    let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+    name.map_or_else(|| device.name.replace('!', "/"), str::to_owned)
 }
 
 /// Containers have a tmpfs at `/dev`. The open file keeps the devtmpfs alive, so that its mount can go at once.

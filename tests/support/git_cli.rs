@@ -1,5 +1,7 @@
 //! The git command line, for tests: hermetic, with fixed dates; what our own code is compared with.
 
+#![allow(dead_code, reason = "each test program uses its own part")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

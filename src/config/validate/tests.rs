@@ -57,7 +57,11 @@ impl Here {
 #[test]
 fn defaults() {
     let bake = Here::new("", &[]).bake("--repository /srv/chef");
-    assert_eq!(bake.store, Store::Local("/var/lib/ebs-bake".into()));
+    let volume = Ec2Volume { kind: "gp3".into(), ..Ec2Volume::default() };
+    assert_eq!(
+        bake.store,
+        Store::Ec2(Box::new(Ec2 { device: "/dev/sdk".into(), attach_timeout: DEFAULT_ATTACH_TIMEOUT, volume, ..Ec2::default() }))
+    );
     assert_eq!(bake.location, Location::Local("/srv/chef".into()));
     assert_eq!(bake.wanted, Wanted::default());
     assert_eq!((bake.volume_name.as_str(), bake.mount_point.as_path()), ("chef", Path::new("/code/chef")));

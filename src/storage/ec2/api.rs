@@ -1,0 +1,180 @@
+//! The EC2 API: a client made when it is needed first, and calls whose failures are values.
+
+use std::error::Error as StdError;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, Region};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use super::failure::{Failure, Missing};
+
+/// The SDK repeats what may be repeated: throttling, 5xx, time-outs, with jitter; six times in up to half a minute.
+const ATTEMPTS: u32 = 7;
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(8);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// EC2 answers within seconds, if it does.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Defines [`Action`] and the list of all of them.
+macro_rules! actions {
+    ($($name:ident),* $(,)?) => {
+        /// The API actions that this program calls: exactly those that `docs/iam-policy.json` permits.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "the EC2 API reference describes each")]
+        pub enum Action {
+            $($name),*
+        }
+
+        impl Action {
+            /// All of them.
+            pub const ALL: &[Action] = &[$(Action::$name),*];
+        }
+    };
+}
+
+actions!(
+    AttachVolume,
+    CreateSnapshot,
+    CreateVolume,
+    DeleteSnapshot,
+    DeleteVolume,
+    DescribeSnapshots,
+    DescribeVolumes,
+    DescribeVolumesModifications,
+    DetachVolume,
+    ModifyVolume,
+);
+
+/// HTTPS by rustls with the system's certificates, through the proxy that the environment names.
+pub fn http_client() -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(|settings, components| {
+        let mut builder = Connector::builder().proxy_config(ProxyConfig::from_env());
+        builder.set_connector_settings(settings.cloned());
+        builder.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+    })
+}
+
+/// HTTP without a proxy: for the metadata service, which is on the instance itself.
+pub fn direct_http_client() -> SharedHttpClient {
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+/// The EC2 API of one region.
+#[derive(Debug)]
+pub struct Api {
+    region: Option<String>,
+    client: Mutex<Option<Client>>,
+}
+
+impl Api {
+    /// Of this region; without one, of the one that the SDK's usual places name: `AWS_REGION`, the profile, the instance.
+    pub fn new(region: Option<String>) -> Self {
+        Api { region, client: Mutex::default() }
+    }
+
+    /// The region, once it is known.
+    pub fn region(&self) -> Option<String> {
+        let used = self.current().and_then(|client| client.config().region().map(ToString::to_string));
+        used.or_else(|| self.region.clone())
+    }
+
+    /// Makes a call. The SDK refreshes credentials before they expire as far as it knows when; if EC2 knows better, they are
+    /// looked for once more in the places where they come from.
+    pub async fn call<T, E, F>(&self, action: Action, make: impl Fn(&Client) -> F) -> std::result::Result<T, Failure>
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+        F: Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let answer = self.call_once(action, &make).await;
+        match answer {
+            Err(failure) if matches!(failure.code(), "ExpiredToken" | "RequestExpired") => {
+                *self.client.lock().expect("no holder panics") = None;
+                self.call_once(action, &make).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn call_once<T, E, F>(&self, action: Action, make: &impl Fn(&Client) -> F) -> std::result::Result<T, Failure>
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+        F: Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let client = self.connected().await.ok_or_else(|| no_region(action))?;
+        let answer = make(&client).await;
+        tracing::debug!(?action, ok = answer.is_ok(), "EC2");
+        answer.map_err(|error| failure(action, &error))
+    }
+
+    fn current(&self) -> Option<Client> {
+        self.client.lock().expect("no holder panics").clone()
+    }
+
+    /// The client; `None` when no region is named anywhere.
+    async fn connected(&self) -> Option<Client> {
+        if let Some(client) = self.current() {
+            return Some(client);
+        }
+        let client = self.connect().await?;
+        Some(self.client.lock().expect("no holder panics").insert(client).clone())
+    }
+
+    async fn connect(&self) -> Option<Client> {
+        let retry = RetryConfig::standard()
+            .with_max_attempts(ATTEMPTS)
+            .with_initial_backoff(FIRST_BACKOFF)
+            .with_max_backoff(LONGEST_BACKOFF);
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT);
+        let name = concat!("ebs-bake-", env!("CARGO_PKG_VERSION"));
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http_client())
+            .retry_config(retry)
+            .timeout_config(timeouts.build())
+            .app_name(AppName::new(name).expect("letters, digits, dashes and dots are fine"));
+        if let Some(region) = &self.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        let config = loader.load().await;
+        config.region().is_some().then(|| Client::new(&config))
+    }
+}
+
+fn no_region(action: Action) -> Failure {
+    Failure { action, code: None, status: None, message: String::new(), missing: Some(Missing::Region) }
+}
+
+fn failure<E: ProvideErrorMetadata + StdError + 'static>(action: Action, error: &SdkError<E, HttpResponse>) -> Failure {
+    let code = error.code().map(str::to_owned);
+    let message = error.message().map(str::to_owned).unwrap_or_else(|| match code {
+        Some(_) => String::new(),
+        None => innermost(error),
+    });
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    let missing = has_cause::<CredentialsError>(error).then_some(Missing::Credentials);
+    Failure { action, code, status, message, missing }
+}
+
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+}
+
+fn has_cause<C: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|cause| cause.is::<C>())
+}
+
+/// The outer layers say "dispatch failure" and the like.
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
+}

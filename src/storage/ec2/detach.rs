@@ -1,0 +1,104 @@
+//! Detaching a volume from this instance, but never under somebody's feet.
+
+use std::time::Duration;
+
+use aws_sdk_ec2::Client;
+
+use super::api::Action;
+use super::attach::Watch;
+use super::failure::Class;
+use super::{Inner, convert};
+use crate::bake::blocking;
+use crate::cancel::Cancel;
+use crate::error::{Error, Kind, Result};
+use crate::host::lock::{DeviceLock, Exclusive};
+use crate::storage::VolumeId;
+use crate::storage::ec2::convert::Standing;
+use crate::wait::{Pace, Pauses};
+
+/// A detachment takes some seconds; one that takes longer than this hangs.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+impl Inner {
+    /// Is not cancelled: it gives back what was taken. The attachment belongs to the instance and not to this process, so
+    /// that a volume that another run uses stays attached: that run, or the next, has found it so and leaves it so.
+    pub(super) async fn detach(&self, id: &VolumeId, lock: Option<DeviceLock>) -> Result<()> {
+        let me = self.identity.instance_id().await?;
+        let locator = convert::locator(id, &self.settings.device);
+        let mut lock = match lock {
+            Some(lock) => Some(lock),
+            None => match self.lock_unused(id).await? {
+                Use::Unused(lock) => lock,
+                Use::InUse => {
+                    self.report.note(format!("volume {id} stays attached: another run uses it"));
+                    return Ok(());
+                }
+            },
+        };
+        if !self.call_detach(id, me).await? {
+            return Ok(());
+        }
+        let mut pauses = Pauses::new(Pace::VOLUME, PATIENCE);
+        let mut watch = Watch::new(locator, false);
+        loop {
+            let early = self.changed(&mut watch);
+            if !pauses.pause(&Cancel::new(), early).await? {
+                return Err(stuck(id, me));
+            }
+            let standing = self.describe_volume(id).await?.map(|volume| convert::standing(&volume, me));
+            match standing {
+                // Not to be believed yet: EC2 has taken the call.
+                Some(Standing::Here { .. } | Standing::Attaching) => {}
+                // Whoever waits for the lock looks at the volume's state when it has it. Xen gives a disk back only when
+                // nobody has it open.
+                Some(Standing::Unsettled) => drop(lock.take()),
+                Some(Standing::Free | Standing::Broken(_) | Standing::Elsewhere { .. }) | None => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes sure that no other run on this host uses the volume, and that it is not mounted.
+    async fn lock_unused(&self, id: &VolumeId) -> Result<Use> {
+        let Some(volume) = self.describe_volume(id).await? else { return Ok(Use::Unused(None)) };
+        let Standing::Here { device } = convert::standing(&volume, self.identity.instance_id().await?) else {
+            return Ok(Use::Unused(None));
+        };
+        // A device that is not there, or that does not tell which volume it is, is one that no run has used.
+        let Ok(Some(device)) = self.device(&convert::locator(id, &device)).await else { return Ok(Use::Unused(None)) };
+        blocking(move || {
+            let lock = match DeviceLock::acquire(&device, Duration::ZERO, &Cancel::new(), |_, _| {}) {
+                Ok(lock) => lock,
+                Err(error) if error.kind() == Kind::Contended => return Ok(Use::InUse),
+                Err(error) => return Err(error),
+            };
+            Exclusive::probe(&device)?;
+            Ok(Use::Unused(Some(lock)))
+        })
+        .await
+    }
+
+    /// Calls DetachVolume; whether there was something to detach.
+    async fn call_detach(&self, id: &VolumeId, me: &str) -> Result<bool> {
+        let send = |ec2: &Client| ec2.detach_volume().volume_id(id.as_str()).instance_id(me).send();
+        match self.api.call(Action::DetachVolume, send).await {
+            Ok(_) => Ok(true),
+            Err(failure) => match failure.class() {
+                Class::NotFound => Ok(false),
+                // Nothing to detach, or on its way: a look tells.
+                Class::Conflict | Class::Ambiguous => Ok(true),
+                _ => Err(failure.into_error(format!("detach volume {id} from {me}"))),
+            },
+        }
+    }
+}
+
+enum Use {
+    /// By nobody; a device that is there is locked.
+    Unused(Option<DeviceLock>),
+    InUse,
+}
+
+fn stuck(id: &VolumeId, me: &str) -> Error {
+    let message = format!("volume {id} was not detached from {me} within {} s", PATIENCE.as_secs());
+    Error::new(Kind::Storage, message).hint("see its state in the EC2 console; is it still in use on the instance?")
+}

@@ -1,0 +1,115 @@
+//! Taking a snapshot exactly once, over an API that has no token for it.
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::operation::create_snapshot::CreateSnapshotOutput;
+use aws_sdk_ec2::types::{self, ResourceType};
+
+use super::api::Action;
+use super::failure::{Class, Failure};
+use super::{Inner, convert, random_run};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::key::tag;
+use crate::storage::{NewSnapshot, Snapshot, SnapshotQuery, Tags};
+use crate::wait::{self, Pace, Pauses};
+
+/// After a call without an answer: how long the snapshot may take to show up.
+const SETTLE: Duration = Duration::from_secs(60);
+/// How often a call that EC2 answered with a server error, and that left no trace, is made again.
+const TRIES: u32 = 3;
+/// EC2 takes one snapshot of a volume every fifteen seconds (Amazon EBS User Guide, "Quotas for Amazon EBS").
+const RATE: Pace = Pace { first: Duration::from_secs(15), factor: 1.0, longest: Duration::from_secs(15) };
+const RATE_PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// In characters (API reference, CreateSnapshot).
+const MAX_DESCRIPTION: usize = 255;
+/// Pending snapshots take minutes to make room.
+const LIMIT: Pace = Pace { first: Duration::from_secs(30), factor: 1.5, longest: Duration::from_secs(120) };
+const LIMIT_PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+impl Inner {
+    /// Cancelled by dropping it.
+    pub(super) async fn create_snapshot(&self, new: &NewSnapshot) -> Result<Snapshot> {
+        let run = random_run()?;
+        let doing = format!("take a snapshot of volume {}", new.volume);
+        let (mut rate, mut limit) = (Pauses::new(RATE, RATE_PATIENCE), Pauses::new(LIMIT, LIMIT_PATIENCE));
+        let (mut ambiguous, nobody) = (0, Cancel::new());
+        loop {
+            let failure = match self.call_create_snapshot(new, &run).await {
+                Ok(output) => return convert::snapshot(&as_snapshot(output)),
+                Err(failure) => failure,
+            };
+            let again = match failure.class() {
+                Class::Retry => {
+                    self.report.note(format!("EC2 wants a pause ({}); waiting", failure.code()));
+                    rate.pause(&nobody, std::future::pending()).await?
+                }
+                Class::Limited => {
+                    self.report.note(format!("too many snapshots are pending ({}); waiting", failure.code()));
+                    limit.pause(&nobody, std::future::pending()).await?
+                }
+                Class::Ambiguous => {
+                    if let Some(made) = self.made_by(&run).await? {
+                        return Ok(made);
+                    }
+                    ambiguous += 1;
+                    // An answer, if only of a server error, and no trace after a minute: it was not done.
+                    failure.status.is_some() && ambiguous < TRIES
+                }
+                _ => false,
+            };
+            if !again {
+                return Err(given_up(failure, &doing));
+            }
+        }
+    }
+
+    async fn call_create_snapshot(&self, new: &NewSnapshot, run: &str) -> Result<CreateSnapshotOutput, Failure> {
+        let send = |ec2: &Client| {
+            let once = aws_sdk_ec2::config::Config::builder().retry_config(RetryConfig::disabled());
+            ec2.create_snapshot()
+                .volume_id(new.volume.as_str())
+                .description(new.description.chars().take(MAX_DESCRIPTION).collect::<String>())
+                .tag_specifications(convert::specification(ResourceType::Snapshot, &new.tags, run))
+                .customize()
+                .config_override(once)
+                .send()
+        };
+        self.api.call(Action::CreateSnapshot, send).await
+    }
+
+    /// The snapshot that the call made after all, looked for with patience.
+    async fn made_by(&self, run: &str) -> Result<Option<Snapshot>> {
+        self.report.note("CreateSnapshot had no proper answer; looking whether it was carried out");
+        let query = SnapshotQuery { id: None, tags: Tags::from([(tag::RUN.to_owned(), run.to_owned())]) };
+        let look = || async {
+            let mut found = self.describe_snapshots(&query).await?;
+            found.sort_by_key(|snapshot| snapshot.started);
+            Ok(found.into_iter().next())
+        };
+        wait::until(Pace::VOLUME, SETTLE, &Cancel::new(), look).await
+    }
+}
+
+fn given_up(failure: Failure, doing: &str) -> Error {
+    let unknown = failure.class() == Class::Ambiguous;
+    let error = failure.into_error(doing);
+    if unknown { error.hint("run again: if the snapshot was made after all, it is found by its key") } else { error }
+}
+
+/// The answer to CreateSnapshot has the fields of a snapshot in a type of its own.
+fn as_snapshot(output: CreateSnapshotOutput) -> types::Snapshot {
+    types::Snapshot::builder()
+        .set_snapshot_id(output.snapshot_id)
+        .set_volume_id(output.volume_id)
+        .set_state(output.state)
+        .set_progress(output.progress)
+        .set_state_message(output.state_message)
+        .set_volume_size(output.volume_size)
+        .set_start_time(output.start_time)
+        .set_description(output.description)
+        .set_tags(output.tags)
+        .build()
+}

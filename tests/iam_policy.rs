@@ -1,0 +1,43 @@
+//! `docs/iam-policy.json` permits what the program calls, and nothing else.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+
+use ebs_bake::storage::ec2::api::Action;
+use serde_json::Value;
+
+fn statements() -> Vec<Value> {
+    let policy: Value = serde_json::from_str(include_str!("../docs/iam-policy.json")).unwrap();
+    policy["Statement"].as_array().unwrap().clone()
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(several) => several.iter().map(|one| one.as_str().unwrap().to_owned()).collect(),
+        one => vec![one.as_str().unwrap().to_owned()],
+    }
+}
+
+#[test]
+fn the_policy_has_every_action_that_is_called_and_no_other() {
+    let permitted: BTreeSet<String> = statements().iter().flat_map(|statement| strings(&statement["Action"])).collect();
+    // No command deletes snapshots.
+    let called = Action::ALL.iter().filter(|action| **action != Action::DeleteSnapshot);
+    let mut expected: BTreeSet<String> = called.map(|action| format!("ec2:{action:?}")).collect();
+    // Needed by the calls that make something with tags.
+    expected.insert("ec2:CreateTags".into());
+    assert_eq!(permitted, expected);
+}
+
+#[test]
+fn what_changes_anything_is_bound_to_our_tags() {
+    for statement in statements() {
+        let sid = statement["Sid"].as_str().unwrap();
+        assert_eq!(statement["Effect"], "Allow", "{sid}");
+        let conditions = statement["Condition"].to_string();
+        let is_bound = conditions.contains("/ebs-bake:") || conditions.contains("ec2:CreateAction");
+        let describes = strings(&statement["Action"]).iter().all(|action| action.starts_with("ec2:Describe"));
+        assert!(is_bound || describes || sid == "AttachToInstances", "{sid} is bound to nothing");
+        assert!(describes || strings(&statement["Resource"]).iter().all(|arn| arn != "*"), "{sid} is about everything");
+    }
+}

@@ -262,11 +262,22 @@ async fn take_snapshot(cx: &Context, target: &Target, rented: &Rented) -> Result
         made = cx.store.create_snapshot(&new) => made?,
         () = cx.cancel.cancelled() => return Err(cx.cancel.error()),
     };
-    // A device that is another one by now means that something else than our volume may have been captured.
-    rented.verify(cx).inspect_err(|_| cx.report.warn(format!("snapshot {} must not be used", snapshot.id)))?;
+    // A device that was another one meanwhile means that something else than our checkout may have been captured.
+    if let Err(error) = rented.verify(cx) {
+        reject(cx, &snapshot).await;
+        return Err(error);
+    }
     let blocks = snapshot.changed_blocks.map_or(String::new(), |blocks| format!(", {blocks} blocks of 512 KiB changed"));
     phase.done(Change::Created, format!("{}{blocks}", snapshot.id));
     Ok(snapshot)
+}
+
+/// A snapshot of who knows what must not be the next run's answer.
+async fn reject(cx: &Context, snapshot: &Snapshot) {
+    match cx.store.delete_snapshot(&snapshot.id).await {
+        Ok(()) => cx.report.warn(format!("snapshot {} was deleted: it may hold something else", snapshot.id)),
+        Err(error) => cx.report.warn(format!("delete snapshot {} before the next run, it may be wrong: {error}", snapshot.id)),
+    }
 }
 
 fn tags(cx: &Context, target: &Target) -> Tags {

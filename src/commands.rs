@@ -24,8 +24,12 @@ pub mod signals;
 fn open(store: &Store, report: &Report, cancel: &Cancel) -> Result<Arc<dyn BlockStorage>> {
     Ok(match store {
         Store::Local(directory) => Arc::new(LocalStore::open(directory)?),
-        Store::Ec2(settings) => Arc::new(Ec2Store::new((**settings).clone(), SysFs::of_host(), report.clone(), cancel.clone())),
+        Store::Ec2(settings) => Arc::new(ec2(settings, report, cancel)),
     })
+}
+
+fn ec2(settings: &config::Ec2, report: &Report, cancel: &Cancel) -> Ec2Store {
+    Ec2Store::new(settings.clone(), SysFs::of_host(), report.clone(), cancel.clone())
 }
 
 /// What a bake came to.
@@ -115,16 +119,25 @@ pub async fn restore(config: config::Restore, report: &Report) -> Result<()> {
     Ok(())
 }
 
+/// What was found, in words, and whether it could be removed.
+type Swept = Vec<(String, Result<()>)>;
+
+async fn sweep(store: &Store, report: &Report) -> Result<Swept> {
+    match store {
+        Store::Local(directory) => {
+            let swept = LocalStore::open(directory)?.sweep().await?;
+            Ok(swept.into_iter().map(|(leftover, outcome)| (leftover.to_string(), outcome)).collect())
+        }
+        Store::Ec2(settings) => ec2(settings, report, &Cancel::new()).sweep().await,
+    }
+}
+
 /// `cleanup`: what killed runs left on this host.
 ///
 /// # Errors
 /// `Cleanup` when something could not be removed; the rest was tried all the same.
 pub async fn cleanup(config: config::Cleanup, report: &Report) -> Result<()> {
-    let swept = match &config.store {
-        Store::Local(directory) => LocalStore::open(directory)?.sweep().await?,
-        // What a killed run leaves in EC2 is in its tags and attachments, which the next run finds and uses.
-        Store::Ec2(_) => Vec::new(),
-    };
+    let swept = sweep(&config.store, report).await?;
     for directory in scratch::sweep() {
         report.note(format!("removed {}", directory.display()));
     }

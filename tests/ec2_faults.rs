@@ -1,8 +1,6 @@
 //! What EC2 does to a bake: numbered as in `tests/bridge/README.md`. Each test looks what is left afterwards.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test may panic")]
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
 mod support {
@@ -13,71 +11,8 @@ mod support {
 }
 
 use support::bridge::Host;
-use support::ec2::{Cloud, Ended};
-use support::git_cli::Scratch;
+use support::ec2::Stage;
 use support::store::needs_root;
-
-/// A cloud, an instance and a repository.
-struct Stage {
-    cloud: Cloud,
-    host: Host,
-    scratch: Scratch,
-    repository: PathBuf,
-}
-
-impl Stage {
-    /// Nothing without root.
-    fn new() -> Option<Stage> {
-        needs_root().then(|| Stage::like(json!({ "zone": "us-east-1a" })))
-    }
-
-    fn like(spec: Value) -> Stage {
-        let (cloud, scratch) = (Cloud::new(), Scratch::new());
-        let host = cloud.bridge.launch(spec);
-        scratch.repository("origin");
-        let repository = scratch.path("origin");
-        Stage { cloud, host, scratch, repository }
-    }
-
-    fn bake(&self, more: &[&str]) -> Ended {
-        self.cloud.bake(&self.host, &self.repository, more)
-    }
-
-    /// Another commit.
-    fn change(&self) {
-        self.scratch.commit("origin", &[("README", "changed\n")]);
-    }
-
-    fn fault(&self, action: &str, effect: Value) {
-        self.cloud.bridge.fault(action, effect);
-    }
-
-    fn faults(&self, action: &str, times: u32, effect: Value) {
-        self.cloud.bridge.rule(json!({ "action": action, "times": times, "effect": effect }));
-    }
-
-    /// A volume that somebody else made.
-    fn foreign_volume(&self, params: &[(&str, &str)]) -> String {
-        let xml = self.cloud.bridge.ec2("us-east-1", "CreateVolume", params);
-        let rest = xml.split("<volumeId>").nth(1).unwrap();
-        rest.split('<').next().unwrap().to_owned()
-    }
-
-    /// Two tags that make a volume ours.
-    fn named_volume(&self) -> String {
-        self.foreign_volume(&[
-            ("AvailabilityZone", "us-east-1a"),
-            ("Size", "1"),
-            ("TagSpecification.1.ResourceType", "volume"),
-            ("TagSpecification.1.Tag.1.Key", "ebs-bake:volume"),
-            ("TagSpecification.1.Tag.1.Value", "chef"),
-        ])
-    }
-
-    fn count(&self, action: &str) -> usize {
-        self.cloud.bridge.calls().counts.get(action).copied().unwrap_or(0)
-    }
-}
 
 /// For what never comes.
 const BRIEF: [&str; 2] = ["--attach-timeout", "2s"];
@@ -316,6 +251,20 @@ fn root_fault_24_a_device_that_cannot_be_read_is_not_formatted() {
     stage.fault("AttachVolume", json!({ "device": { "eio": true } }));
     assert_eq!(stage.bake(&[]).code, 6);
     stage.cloud.rests(0, 0);
+}
+
+#[test]
+fn root_fault_25_a_volume_that_was_attached_anew_while_it_was_waited_for_is_looked_for_anew() {
+    let Some(stage) = Stage::new() else { return };
+    stage.bake(&["--after", "keep"]).snapshot();
+    stage.change();
+    let held = stage.hold_the_device();
+    let mut run = stage.start(&[]);
+    run.until("is in use");
+    stage.attach_anew();
+    drop(held);
+    run.end().snapshot();
+    assert_eq!((stage.count("CreateVolume"), stage.cloud.bridge.state().snapshots.len()), (1, 2));
 }
 
 #[test]

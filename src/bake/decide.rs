@@ -78,6 +78,20 @@ fn usable(volume: &Volume) -> Result<()> {
     Ok(())
 }
 
+/// For `--after delete`: what ebs-bake did not make it does not delete.
+///
+/// # Errors
+/// `Usage` for a volume that somebody else made.
+pub fn require_deletable(choice: &VolumeChoice) -> Result<()> {
+    match choice {
+        VolumeChoice::Use(volume) if !made_by_us(volume) => {
+            let message = format!("--after delete: volume {} was not made by ebs-bake", volume.id);
+            Err(Error::new(Kind::Usage, message).hint("--after detach gives it back; delete it yourself if nobody needs it"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What to do with what is on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilesystemChoice {

@@ -17,6 +17,14 @@ const ATTACH_TRIES: usize = 10;
 
 /// Chooses the volume to bake on; changes nothing.
 pub async fn choose(cx: &Context) -> Result<VolumeChoice> {
+    let choice = look(cx).await?;
+    if cx.config.after == After::Delete {
+        decide::require_deletable(&choice)?;
+    }
+    Ok(choice)
+}
+
+async fn look(cx: &Context) -> Result<VolumeChoice> {
     let name = &cx.config.volume_name;
     if let Some(id) = &cx.config.volume_id {
         let volumes = cx.store.volumes(&VolumeQuery { id: Some(id.clone()), ..Default::default() }).await?;

@@ -85,7 +85,7 @@ pub struct Storage {
     /// The zone that the instance is in [default: what its metadata service says]
     #[arg(long, value_name = "ZONE", value_parser = values::word)]
     pub availability_zone: Option<String>,
-    /// The device name that EC2 is told on attaching [default: /dev/sdk]
+    /// The device name that EC2 is told on attaching [default: /dev/sdk; restore: /dev/sdl]
     #[arg(long, value_name = "NAME", value_parser = values::device)]
     pub device: Option<String>,
 }

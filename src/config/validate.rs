@@ -18,6 +18,8 @@ mod tests;
 
 /// Free on every instance: neither the root's name nor one that instance types give to their own disks.
 const DEFAULT_DEVICE: &str = "/dev/sdk";
+/// Beside a volume that is being baked on, and one that the instance was launched with.
+const DEFAULT_RESTORE_DEVICE: &str = "/dev/sdl";
 const DEFAULT_VOLUME_TYPE: &str = "gp3";
 const DEFAULT_LOCAL_DIR: &str = "/var/lib/ebs-bake";
 /// Git directories can be fetched anew, so they belong with the caches.
@@ -212,7 +214,8 @@ pub fn list(settings: settings::List) -> Result<List> {
 
 /// `restore`.
 pub fn restore(settings: settings::Restore) -> Result<Restore> {
-    let settings::Restore { snapshot_id: snapshot, mount_point: path, detach, storage } = settings;
+    let settings::Restore { snapshot_id: snapshot, mount_point: path, detach, mut storage } = settings;
+    storage.device.get_or_insert_with(|| DEFAULT_RESTORE_DEVICE.into());
     let store = store(storage)?;
     let mount_point = path.map(mount_point).transpose()?;
     let action = match (detach.unwrap_or(false), snapshot, mount_point) {

@@ -45,6 +45,9 @@ pub struct Device {
     pub minor: u32,
     /// Its size; never zero.
     pub size_bytes: u64,
+    /// The kernel's number of this very attachment, which no other ever has (`diskseq` in Linux' `ABI/stable/sysfs-block`);
+    /// `None` before Linux 5.15.
+    pub sequence: Option<u64>,
 }
 
 /// Finds devices in a sysfs tree.
@@ -91,7 +94,7 @@ impl SysFs {
     /// Whether `device` still is what `locator` names; an error if another device is, or none. Its size may have changed.
     pub fn verify(&self, device: &Device, locator: &Locator) -> Result<()> {
         let now = self.find(locator)?;
-        if now.as_ref().is_some_and(|now| (&now.name, now.number()) == (&device.name, device.number())) {
+        if now.as_ref().is_some_and(|now| now.is(device)) {
             return Ok(());
         }
         let now = now.map_or("is attached no more".to_owned(), |now| format!("now is {}", now.name));
@@ -134,17 +137,25 @@ fn read_device(directory: &Path) -> io::Result<Option<Device>> {
     };
     let (Some(numbers), Some(size)) = (read("dev")?, read("size")?) else { return Ok(None) };
     let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    parse_device(name, &numbers, &size).map(Some).ok_or_else(|| ErrorKind::InvalidData.into())
+    let mut device = parse_device(name, &numbers, &size).ok_or(ErrorKind::InvalidData)?;
+    device.sequence = read("diskseq")?.and_then(|number| number.trim().parse().ok());
+    Ok(Some(device))
 }
 
 /// `dev` is `major:minor`, `size` counts sectors of 512 bytes whatever the device's own sector size is.
 fn parse_device(name: String, dev: &str, size: &str) -> Option<Device> {
     let (major, minor) = dev.trim().split_once(':')?;
     let size_bytes = size.trim().parse::<u64>().ok()?.checked_mul(512)?;
-    Some(Device { name, major: major.parse().ok()?, minor: minor.parse().ok()?, size_bytes })
+    Some(Device { name, major: major.parse().ok()?, minor: minor.parse().ok()?, size_bytes, sequence: None })
 }
 
 impl Device {
+    /// Whether it is the same device, and has been all the time. Its size may have changed.
+    fn is(&self, other: &Device) -> bool {
+        let identity = |device: &Device| (device.name.clone(), device.number(), device.sequence);
+        identity(self) == identity(other)
+    }
+
     /// The device number as `st_rdev` has it.
     pub fn number(&self) -> u64 {
         makedev(self.major.into(), self.minor.into())
@@ -245,7 +256,7 @@ mod tests {
     #[test]
     fn numbers_and_size_are_parsed_or_refused() {
         let device = parse_device("loop3".into(), "7:259\n", "131072\n").unwrap();
-        assert_eq!(device, Device { name: "loop3".into(), major: 7, minor: 259, size_bytes: 64 << 20 });
+        assert_eq!(device, Device { name: "loop3".into(), major: 7, minor: 259, size_bytes: 64 << 20, sequence: None });
         assert_eq!((major(device.number()), minor(device.number())), (7, 259));
         for (dev, size) in [("7", "1"), ("7:x", "1"), ("-7:1", "1"), ("7:1", ""), ("7:1", "99999999999999999999")] {
             assert_eq!(parse_device("loop3".into(), dev, size), None, "{dev} {size}");

@@ -30,6 +30,7 @@ mod detach;
 pub mod failure;
 mod grow;
 mod snapshot;
+mod sweep;
 
 /// Results on one page: the most that DescribeVolumes takes.
 const PAGE: i32 = 500;
@@ -138,18 +139,22 @@ impl Inner {
                 filters.push(convert::filter("tag-key", tag::ORIGIN));
             }
         }
+        self.matching_volumes(query.id.as_ref(), filters).await
+    }
+
+    async fn matching_volumes(&self, id: Option<&VolumeId>, filters: Vec<types::Filter>) -> Result<Vec<types::Volume>> {
         let (mut volumes, mut page) = (Vec::new(), None::<String>);
         loop {
             let send = |ec2: &Client| {
                 let request = ec2.describe_volumes().set_filters(some(&filters)).set_next_token(page.clone());
-                match &query.id {
+                match id {
                     Some(id) => request.volume_ids(id.as_str()),
                     None => request.max_results(PAGE),
                 }
                 .send()
             };
             let answer = match self.api.call(Action::DescribeVolumes, send).await {
-                Err(failure) if query.id.is_some() && failure.class() == Class::NotFound => return Ok(Vec::new()),
+                Err(failure) if id.is_some() && failure.class() == Class::NotFound => return Ok(Vec::new()),
                 answer => answer.map_err(|failure| failure.into_error("look for volumes"))?,
             };
             page = answer.next_token.filter(|token| !token.is_empty());

@@ -1,5 +1,6 @@
 """Volumes as sparse files, attached ones as loop devices, snapshots as copies."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -23,6 +24,9 @@ class Loop:
     """A loop device over a file. The kernel detaches it when the last process that has it open is gone: also when this one
     is killed, for the bridge keeps it open."""
 
+    # The kernel's number of this very attachment.
+    sequence = None
+
     def __init__(self, image, node_directory):
         self.image = image
         with open("/dev/loop-control", "rb", buffering=0) as control, open(image, "r+b", buffering=0) as backing:
@@ -38,6 +42,9 @@ class Loop:
                     if error.errno != errno.EBUSY:
                         raise
         self.device = os.fstat(self._fd).st_rdev
+        # Linux/Documentation/ABI/stable/sysfs-block: since 5.15.
+        with contextlib.suppress(OSError), open(f"/sys/dev/block/{self.numbers}/diskseq", encoding="ascii") as file:
+            self.sequence = file.read().strip()
 
     @property
     def numbers(self):

@@ -130,6 +130,8 @@ class Host:
     def _disk(self, directory, disk):
         os.makedirs(directory)
         _write(os.path.join(directory, "dev"), f"{disk.loop.numbers}\n")
+        if disk.loop.sequence:
+            _write(os.path.join(directory, "diskseq"), f"{disk.loop.sequence}\n")
         _write(os.path.join(directory, "size"), f"{disk.shown_size() // 512}\n")
         _write(os.path.join(directory, "ro"), "0\n")
         return directory

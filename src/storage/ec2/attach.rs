@@ -137,10 +137,8 @@ impl Inner {
     /// The volume that has this device name on the instance.
     async fn volume_at(&self, me: &str, device: &str) -> Result<Option<String>> {
         let filters = [convert::filter("attachment.instance-id", me), convert::filter("attachment.device", device)];
-        let send = |ec2: &Client| ec2.describe_volumes().set_filters(Some(filters.to_vec())).send();
-        let answer = self.api.call(Action::DescribeVolumes, send).await;
-        let answer = answer.map_err(|failure| failure.into_error(format!("look for what is attached as {device}")))?;
-        Ok(answer.volumes().first().and_then(|volume| volume.volume_id()).map(str::to_owned))
+        let found = self.matching_volumes(None, filters.to_vec()).await?;
+        Ok(found.first().and_then(|volume| volume.volume_id()).map(str::to_owned))
     }
 
     async fn refuse_what_cannot_be_attached(&self, id: &VolumeId, volume: &types::Volume) -> Result<()> {

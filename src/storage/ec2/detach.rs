@@ -58,7 +58,7 @@ impl Inner {
     }
 
     /// Makes sure that no other run on this host uses the volume, and that it is not mounted.
-    async fn lock_unused(&self, id: &VolumeId) -> Result<Use> {
+    pub(super) async fn lock_unused(&self, id: &VolumeId) -> Result<Use> {
         let Some(volume) = self.describe_volume(id).await? else { return Ok(Use::Unused(None)) };
         let Standing::Here { device } = convert::standing(&volume, self.identity.instance_id().await?) else {
             return Ok(Use::Unused(None));
@@ -92,7 +92,8 @@ impl Inner {
     }
 }
 
-enum Use {
+/// Whether something on this host uses a volume.
+pub(super) enum Use {
     /// By nobody; a device that is there is locked.
     Unused(Option<DeviceLock>),
     InUse,

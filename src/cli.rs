@@ -24,6 +24,8 @@ pub mod problem;
 pub enum Command {
     /// Bake a commit into a snapshot.
     Bake(Box<config::Bake>),
+    /// See whether a bake would work here.
+    Doctor(Box<config::Doctor>),
     /// List snapshots.
     List(config::List),
     /// Mount a snapshot, or undo that.
@@ -74,6 +76,8 @@ const EXAMPLE: &str = "Example:
   ebs-bake bake --repository https://github.com/acme/chef-repo --ref main";
 const BAKE_EXAMPLE: &str = "Example, in a CI job (repository, commit and ref are the job's):
   SNAPSHOT_ID=$(ebs-bake bake --output-json bake.json)";
+const DOCTOR_EXAMPLE: &str = "Example, on the host or in the container that will bake:
+  ebs-bake doctor --volume-name chef";
 const LIST_EXAMPLE: &str = "Example:
   ebs-bake list --volume-name chef";
 const RESTORE_EXAMPLE: &str = "Example:
@@ -98,6 +102,9 @@ enum Subcommands {
     /// Bake a commit into a snapshot, or find the one that has it
     #[command(after_help = format!("{LAYERS}\n\n{BAKE_EXAMPLE}"))]
     Bake(Box<settings::Bake>),
+    /// See whether a bake would work here, without baking
+    #[command(after_help = DOCTOR_EXAMPLE)]
+    Doctor(Box<settings::Doctor>),
     /// List the snapshots
     #[command(after_help = LIST_EXAMPLE)]
     List(settings::List),
@@ -183,6 +190,7 @@ fn command(name: &str, layers: &[&Layer], flags: &ArgMatches, ci: &Ci, context: 
             let bake = validate::bake(settings, ci, &context.environment, context.parse_location)?;
             Ok(Command::Bake(Box::new(bake)))
         }
+        "doctor" => Ok(Command::Doctor(Box::new(validate::doctor(resolve(layers, flags)?)?))),
         "list" => validate::list(resolve(layers, flags)?).map(Command::List),
         "restore" => validate::restore(resolve(layers, flags)?).map(Command::Restore),
         "cleanup" => validate::cleanup(resolve(layers, flags)?).map(Command::Cleanup),

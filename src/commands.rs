@@ -8,6 +8,7 @@ use crate::bake::{self, Baked};
 use crate::cancel::Cancel;
 use crate::cli::listing;
 use crate::config::{self, RestoreAction, Store};
+use crate::doctor;
 use crate::error::{Error, Kind, Result};
 use crate::host::device::SysFs;
 use crate::host::scratch;
@@ -84,6 +85,17 @@ fn outputs(baked: &Baked, cx: &bake::Context) -> Outputs {
         duration: cx.report.elapsed(),
         phases: cx.report.phases(),
     }
+}
+
+/// `doctor`: the text for stdout, and the error that the program ends with when a bake would fail.
+///
+/// # Errors
+/// None that a check could find: those are in the text.
+pub async fn doctor(config: config::Doctor) -> Result<(String, Option<Error>)> {
+    let json = config.json;
+    let checks = doctor::examine(config).await?;
+    let text = if json { doctor::json(&checks) } else { doctor::table(&checks) };
+    Ok((text, doctor::verdict(&checks)))
 }
 
 /// `list`: the text for stdout.

@@ -124,6 +124,27 @@ pub struct Bake {
 /// The size of a new volume, in GiB, if nobody says otherwise.
 pub const DEFAULT_VOLUME_SIZE_GIB: u32 = 8;
 
+/// `doctor`, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doctor {
+    /// Where volumes and snapshots would live.
+    pub store: Store,
+    /// 1 to 16 bytes that fit a label and a path.
+    pub volume_name: String,
+    /// The volume to bake on, rather than the one with the name.
+    pub volume_id: Option<VolumeId>,
+    /// For a new volume; a larger size than the volume has would grow it.
+    pub volume_size_gib: Option<u32>,
+    /// An absolute path.
+    pub mount_point: PathBuf,
+    /// What would become of the volume.
+    pub after: After,
+    /// Where git directories would be kept with `git_dir: exclude`.
+    pub state_dir: PathBuf,
+    /// JSON rather than a table.
+    pub json: bool,
+}
+
 /// `list`, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {

@@ -53,6 +53,11 @@ async fn dispatch(command: Command, console: &Arc<Console>, cancel: &Cancel) -> 
             }
             outcome.cleanup.map_or(Ok(()), Err)
         }
+        Command::Doctor(config) => {
+            let (text, verdict) = commands::doctor(*config).await?;
+            print(&text)?;
+            verdict.map_or(Ok(()), Err)
+        }
         Command::List(config) => print(&commands::list(config).await?),
         Command::Restore(config) => commands::restore(config, &Report::new(console.clone())).await,
         Command::Cleanup(config) => commands::cleanup(config, &Report::new(console.clone())).await,

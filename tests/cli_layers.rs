@@ -74,7 +74,7 @@ fn every_option_means_the_same_in_all_three_layers() {
         "restore" => vec!["restore", "--snapshot-id=snap-11111111", "--mount-point=/base"],
         other => vec![other],
     };
-    for command in ["bake", "list", "restore", "cleanup"] {
+    for command in ["bake", "doctor", "list", "restore", "cleanup"] {
         let definition = definition();
         let general = definition.get_arguments();
         let own = definition.find_subcommand(command).unwrap().get_arguments();

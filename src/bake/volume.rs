@@ -10,7 +10,7 @@ use crate::host::device::{Device, Locator};
 use crate::host::lock::DeviceLock;
 use crate::key::tag;
 use crate::report::{Change, Phase};
-use crate::storage::{Attachment, NewVolume, SnapshotQuery, Tags, Volume, VolumeId, VolumeQuery};
+use crate::storage::{Attachment, NewVolume, SnapshotId, SnapshotQuery, Tags, Volume, VolumeId, VolumeQuery};
 
 /// How often another run may detach the volume under our feet before we give up.
 const ATTACH_TRIES: usize = 10;
@@ -38,8 +38,21 @@ async fn look(cx: &Context) -> Result<VolumeChoice> {
     decide::choose_volume(name, &volumes, &snapshots)
 }
 
-fn named(name: &str) -> Tags {
+/// The tag of everything with a volume's name.
+pub(crate) fn named(name: &str) -> Tags {
     Tags::from([(tag::VOLUME.to_owned(), name.to_owned())])
+}
+
+/// The volume that is made for a name, of at least so many GiB if it is made from a snapshot.
+pub(crate) fn wanted(name: &str, size_gib: Option<u32>, source: Option<SnapshotId>, at_least: u32) -> NewVolume {
+    let mut tags = named(name);
+    tags.insert(tag::NAME.to_owned(), name.to_owned());
+    tags.insert(tag::ORIGIN.to_owned(), source.as_ref().map_or("blank".to_owned(), ToString::to_string));
+    let default = if source.is_some() { at_least } else { DEFAULT_VOLUME_SIZE_GIB };
+    let size_gib = size_gib.unwrap_or(default);
+    // Runs that start at the same time shall end up with one volume.
+    let token = Some(format!("{name} {}", tags[tag::ORIGIN]));
+    NewVolume { size_gib, source, tags, token }
 }
 
 /// The steps that a run would take to get its volume.
@@ -108,16 +121,9 @@ impl Rented {
         self.attach(cx).await
     }
 
-    async fn create(&mut self, cx: &Context, source: Option<crate::storage::SnapshotId>, at_least: u32) -> Result<&Volume> {
-        let name = &cx.config.volume_name;
-        let mut tags = named(name);
-        tags.insert(tag::NAME.to_owned(), name.clone());
-        tags.insert(tag::ORIGIN.to_owned(), source.as_ref().map_or("blank".to_owned(), ToString::to_string));
-        let default = if source.is_some() { at_least } else { DEFAULT_VOLUME_SIZE_GIB };
-        let size_gib = cx.config.volume_size_gib.unwrap_or(default);
-        // Runs that start at the same time shall end up with one volume.
-        let token = Some(format!("{name} {}", tags[tag::ORIGIN]));
-        let (change, volume) = cx.store.create_volume(&NewVolume { size_gib, source, tags, token }).await?;
+    async fn create(&mut self, cx: &Context, source: Option<SnapshotId>, at_least: u32) -> Result<&Volume> {
+        let new = wanted(&cx.config.volume_name, cx.config.volume_size_gib, source, at_least);
+        let (change, volume) = cx.store.create_volume(&new).await?;
         self.created = change == Change::Created;
         Ok(self.volume.insert(volume))
     }

@@ -253,6 +253,21 @@ pub struct Results {
     pub dry_run: Option<bool>,
 }
 
+/// `doctor`: looks at what `bake` would use, so that the options that decide on it are the same.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Doctor {
+    /// Print JSON [default: a table]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub json: Option<bool>,
+    /// Where volumes and snapshots live.
+    #[command(flatten)]
+    pub storage: Storage,
+    /// The volume.
+    #[command(flatten)]
+    pub volume: Volume,
+}
+
 /// `list`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct List {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::layers::{Environment, TOKEN_VARIABLE};
 use super::settings::StoreKind;
-use super::{Bake, Cleanup, Ec2, Ec2Volume, List, Restore, RestoreAction, Store, settings};
+use super::{Bake, Cleanup, Doctor, Ec2, Ec2Volume, List, Restore, RestoreAction, Store, settings};
 use crate::ci::{self, Ci, System};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::report::outputs::OutputFiles;
@@ -63,10 +63,15 @@ fn ec2(settings: settings::Storage) -> Ec2 {
     }
 }
 
-/// What the user says of new volumes, and of patience with them.
-fn with_volume(store: Store, volume: &settings::Volume, waiting: &settings::Waiting) -> Store {
+fn with_patience(store: Store, waiting: &settings::Waiting) -> Store {
     let Store::Ec2(mut ec2) = store else { return store };
     ec2.attach_timeout = waiting.attach_timeout.unwrap_or(ec2.attach_timeout);
+    Store::Ec2(ec2)
+}
+
+/// What the user says of new volumes.
+fn with_volume(store: Store, volume: &settings::Volume) -> Store {
+    let Store::Ec2(mut ec2) = store else { return store };
     ec2.volume = Ec2Volume {
         kind: volume.volume_type.clone().unwrap_or(ec2.volume.kind),
         iops: volume.iops,
@@ -91,7 +96,7 @@ fn mount_point(path: PathBuf) -> Result<PathBuf> {
 /// `bake`.
 pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse: ParseLocation) -> Result<Bake> {
     let settings::Bake { source, checkout, credentials, storage, volume, waiting, results } = settings;
-    let store = with_volume(store(storage)?, &volume, &waiting);
+    let store = with_patience(with_volume(store(storage)?, &volume), &waiting);
     let (repository, wanted) = what(source, ci)?;
     let (location, url_login) = parse(&repository)?;
     let volume_name = volume.volume_name.unwrap_or_else(|| DEFAULT_VOLUME_NAME.into());
@@ -204,6 +209,24 @@ fn clean_token(text: &str, place: &str) -> Result<String> {
         return refuse(format!("{place}: what it holds is no token"), "a token is one line without spaces");
     }
     Ok(token.to_owned())
+}
+
+/// `doctor`.
+pub fn doctor(settings: settings::Doctor) -> Result<Doctor> {
+    let settings::Doctor { json, storage, volume } = settings;
+    let store = with_volume(store(storage)?, &volume);
+    let volume_name = volume.volume_name.unwrap_or_else(|| DEFAULT_VOLUME_NAME.into());
+    let default_mount_point = || Path::new("/code").join(&volume_name);
+    Ok(Doctor {
+        store,
+        volume_id: volume.volume_id,
+        volume_size_gib: volume.volume_size,
+        mount_point: mount_point(volume.mount_point.unwrap_or_else(default_mount_point))?,
+        volume_name,
+        after: volume.after.unwrap_or_default(),
+        state_dir: volume.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+        json: json.unwrap_or(false),
+    })
 }
 
 /// `list`.

@@ -91,6 +91,13 @@ impl SysFs {
         }
     }
 
+    /// An EBS volume of this host, whichever: for trying what may be done with one.
+    pub fn any_ebs(&self) -> Option<Device> {
+        let entries = fs::read_dir(self.root.join("block")).ok()?.flatten();
+        let found = entries.map(|entry| entry.path()).filter(|path| ebs::is_ebs(path));
+        found.filter_map(|path| read_device(&path).ok().flatten()).find(|device| device.size_bytes > 0)
+    }
+
     /// Whether `device` still is what `locator` names; an error if another device is, or none. Its size may have changed.
     pub fn verify(&self, device: &Device, locator: &Locator) -> Result<()> {
         let now = self.find(locator)?;
@@ -174,6 +181,14 @@ impl Device {
             return Ok(node);
         }
         self.private_node()
+    }
+
+    /// Whether a node of this device can be made and opened, as a container needs it whose `/dev` lacks the device.
+    ///
+    /// # Errors
+    /// `Device`, with a hint.
+    pub fn probe_private_node(&self) -> Result<()> {
+        self.private_node().map(drop)
     }
 
     /// A node in a directory that only this process uses and that goes with the value.

@@ -25,6 +25,13 @@ pub struct Stated {
     pub availability_zone: Option<String>,
 }
 
+impl Stated {
+    /// Whether the metadata service need not be asked.
+    pub fn is_complete(&self) -> bool {
+        self.instance_id.is_some() && self.availability_zone.is_some()
+    }
+}
+
 /// The fields of the instance identity document that matter here.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -80,8 +87,17 @@ impl Identity {
         }
     }
 
-    async fn document(&self) -> Result<&Document> {
+    /// What the metadata service says, whatever is stated.
+    ///
+    /// # Errors
+    /// As for [`Identity::instance_id`].
+    pub async fn document(&self) -> Result<&Document> {
         self.document.get_or_try_init(|| self.ask()).await
+    }
+
+    /// What the user says.
+    pub fn stated(&self) -> &Stated {
+        &self.stated
     }
 
     async fn ask(&self) -> Result<Document> {

@@ -93,15 +93,35 @@ fn sleep(pause: Duration, cancel: &Cancel) -> Result<()> {
     }
 }
 
+/// Whether there is a devtmpfs for locks, and where: `/dev` itself, or one that can be mounted. What is mounted is unmounted.
+///
+/// # Errors
+/// `Device`, with a hint.
+pub fn probe_devtmpfs() -> Result<&'static str> {
+    let failed = || "there is no devtmpfs, which the lock between runs needs";
+    let mounts = mountinfo::of_this_thread().or_fail(Kind::Device, failed)?;
+    if is_devtmpfs(&mounts) {
+        return Ok("/dev is one");
+    }
+    on_private_devtmpfs(|_| Ok(())).or_fail(Kind::Device, failed).map_err(|error| error.hint(DEVTMPFS_HINT))?;
+    Ok("one can be mounted")
+}
+
+fn is_devtmpfs(mounts: &[mountinfo::MountInfo]) -> bool {
+    mountinfo::at(mounts, Path::new("/dev")).is_some_and(|mount| mount.fstype == "devtmpfs")
+}
+
+const DEVTMPFS_HINT: &str = "a container needs CAP_SYS_ADMIN and a profile that permits mount";
+
 /// Opens the device's node of a devtmpfs: of `/dev` if that is one, else of one mounted for the moment of opening.
 fn open_shared_node(device: &Device) -> Result<File> {
     let failed = || format!("cannot open {} on a devtmpfs, which the lock between runs needs", device.name);
     let mounts = mountinfo::of_this_thread().or_fail(Kind::Device, failed)?;
-    let is_devtmpfs = mountinfo::at(&mounts, Path::new("/dev")).is_some_and(|mount| mount.fstype == "devtmpfs");
-    let file = if is_devtmpfs { open_in(Path::new("/dev"), device) } else { open_privately(device) };
-    file.map_err(|cause| {
-        Error::new(Kind::Device, failed()).hint("a container needs CAP_SYS_ADMIN and a profile that permits mount").because(cause)
-    })
+    let file = match is_devtmpfs(&mounts) {
+        true => open_in(Path::new("/dev"), device),
+        false => on_private_devtmpfs(|directory| open_in(directory, device)),
+    };
+    file.map_err(|cause| Error::new(Kind::Device, failed()).hint(DEVTMPFS_HINT).because(cause))
 }
 
 fn open_in(dev: &Path, device: &Device) -> io::Result<File> {
@@ -116,15 +136,15 @@ fn devtmpfs_name(device: &Device) -> String {
     name.map_or_else(|| device.name.replace('!', "/"), str::to_owned)
 }
 
-/// Containers have a tmpfs at `/dev`. The open file keeps the devtmpfs alive, so that its mount can go at once.
-fn open_privately(device: &Device) -> io::Result<File> {
+/// Containers have a tmpfs at `/dev`. An open file keeps the devtmpfs alive, so that its mount can go at once.
+fn on_private_devtmpfs<T>(work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let directory = tempfile::Builder::new().prefix("ebs-bake-dev-").tempdir()?;
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     let mount = Mount::builder().fstype("devtmpfs").flags(flags).mount("devtmpfs", directory.path())?;
-    let file = open_in(directory.path(), device);
-    // Lazily: this is no volume, and the file in it is open.
+    let done = work(directory.path());
+    // Lazily: this is no volume, and a file in it may be open.
     mount.unmount(UnmountFlags::DETACH)?;
-    file
+    done
 }
 
 /// A claim on the whole device (`open(2)` with `O_EXCL`): while it is held nothing can mount the device in any namespace,

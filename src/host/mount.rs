@@ -32,9 +32,42 @@ pub fn enter_private_namespace() -> Result<()> {
     if threads != 1 {
         return Err(Error::new(Kind::Device, format!("{}: {threads} threads are running", failed())));
     }
-    unshare(CloneFlags::CLONE_NEWNS).or_fail(Kind::Permission, failed)?;
+    leave_namespace().or_fail(Kind::Permission, failed)
+}
+
+/// Gives the calling thread a mount namespace of its own, in which its mounts are slaves.
+fn leave_namespace() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
     let none: Option<&str> = None;
-    nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).or_fail(Kind::Permission, failed)
+    nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
+}
+
+/// Does something in a thread with a mount namespace of its own: what is mounted goes with the thread, or with the process.
+///
+/// # Errors
+/// `Permission` when there is no namespace to be had; those of `work`.
+pub fn in_private_namespace<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let inside = || {
+        let entered = leave_namespace().or_fail(Kind::Permission, || "cannot get a mount namespace of our own");
+        entered.map_err(|error| error.hint(MAY_MOUNT))?;
+        work()
+    };
+    thread::spawn(inside).join().unwrap_or_else(|_| Err(Error::new(Kind::Device, "an internal thread panicked")))
+}
+
+const MAY_MOUNT: &str = "run as root; a container needs CAP_SYS_ADMIN and a profile that permits mount";
+
+/// Whether this process can have a mount namespace of its own and mount in it. Nothing of it stays.
+///
+/// # Errors
+/// `Permission`, with a hint.
+pub fn probe() -> Result<()> {
+    in_private_namespace(|| {
+        let directory = std::env::temp_dir();
+        let mounted = sys_mount::Mount::builder().fstype("tmpfs").mount("tmpfs", &directory);
+        let mounted = mounted.or_fail(Kind::Permission, || format!("cannot mount a tmpfs on {}", directory.display()));
+        mounted.map(drop).map_err(|error| error.hint(MAY_MOUNT))
+    })
 }
 
 /// An empty directory to mount on. The directories that had to be made for it are removed with the value, if they are empty.
@@ -227,7 +260,7 @@ impl Drop for Mount {
 fn refused(node: &Node, at: &MountPoint, fstype: &str, error: io::Error) -> Error {
     let message = format!("cannot mount {} as {fstype} at {}", node.path().display(), at.path().display());
     let hint = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => "run as root; a container needs CAP_SYS_ADMIN and a profile that permits mount",
+        Some(libc::EPERM | libc::EACCES) => MAY_MOUNT,
         Some(libc::ENODEV) => "this kernel does not know that type of filesystem",
         Some(libc::EBUSY) => "the device is mounted or claimed elsewhere",
         _ => "the kernel's log may say why (dmesg)",

@@ -29,6 +29,7 @@ mod create;
 mod detach;
 pub mod failure;
 mod grow;
+pub mod preflight;
 mod snapshot;
 mod sweep;
 

@@ -30,6 +30,7 @@ mod layout;
 mod leftovers;
 mod loopdev;
 mod metadata;
+pub mod preflight;
 mod staging;
 
 pub use self::leftovers::Leftover;

@@ -45,7 +45,6 @@ class Cloud(Looks):
     def handle(self, request: Request, effect, keep_history=False) -> Answer:
         """Answers one EC2 call; refusals are raised."""
         rules.known_parameters(request)
-        rules.dry_run(request)
         if request.action in NOT_MIRRORED:
             raise Ec2Error("UnsupportedOperation", f"the bridge does not do {request.action} to images")
         is_look = request.action.startswith("Describe")
@@ -55,6 +54,7 @@ class Cloud(Looks):
         if action:
             answer = action(request, effect)
         else:
+            rules.dry_run(request)
             answer = self._forward(request)
         # What is held for no time goes on at once.
         self.world.settle()
@@ -107,6 +107,7 @@ class Cloud(Looks):
         rules.device_name(device)
         instance = self.world.instance(request.region, instance_id)
         rules.exists(instance, "instance", instance_id)
+        rules.dry_run(request)
         if text(item, "multiAttachEnabled") == "true" and volume.attachment:
             raise Ec2Error("UnsupportedOperation", "the bridge attaches a Multi-Attach volume to one instance only")
         names = set(instance["devices"]) | {
@@ -122,6 +123,7 @@ class Cloud(Looks):
 
     def detach_volume(self, request, effect):
         volume, _ = self._volume(request)
+        rules.dry_run(request)
         attachment = volume.attachment
         known = attachment and {"instance": attachment.instance, "device": attachment.device}
         root_of_running = False
@@ -142,7 +144,7 @@ class Cloud(Looks):
         token = request.get("ClientToken")
         rules.client_token(token)
         wanted = {name: value for name, value in request.params.items() if name not in ("ClientToken", "Version")}
-        if token and (request.region, token) in self._tokens:
+        if token and (request.region, token) in self._tokens and not request.flag("DryRun"):
             before, volume_id, answer = self._tokens[request.region, token]
             rules.same_request(before, wanted)
             return self._created_before(request.region, volume_id, answer)
@@ -155,6 +157,7 @@ class Cloud(Looks):
         rules.create_volume(request, self._zone_names(request.region), snapshot)
         if request.get("AvailabilityZoneId"):
             raise Ec2Error("UnsupportedOperation", "the bridge knows zones by name only")
+        rules.dry_run(request)
         # moto takes a snapshot for as large as its volume is now.
         size = request.integer("Size") or size
         root = self._pass_on(request, Size=size, VolumeType=request.get("VolumeType") or "gp2")
@@ -184,6 +187,7 @@ class Cloud(Looks):
 
     def modify_volume(self, request, effect):
         volume, item = self._volume(request)
+        rules.dry_run(request)
         now = self.world.clock.now()
         times = [modification.time for modification in volume.modifications]
         size = int(text(item, "size"))
@@ -206,6 +210,7 @@ class Cloud(Looks):
 
     def delete_volume(self, request, _effect):
         volume, _ = self._volume(request)
+        rules.dry_run(request)
         rules.delete_volume(volume.id, volume.state, volume.attachment and volume.attachment.instance)
         self._pass_on(request)
         # API DeleteVolume: "can remain in the deleting state for several minutes". Whether it is listed then is not said.
@@ -217,6 +222,7 @@ class Cloud(Looks):
     def create_snapshot(self, request, effect):
         rules.tag_specifications(request, "snapshot")
         volume, item = self._volume(request)
+        rules.dry_run(request)
         self.world.listed_snapshots(request.region)
         mine = [it for it in self.world.snapshots.values() if it.region == request.region and not it.is_copy]
         of_volume = sum(it.volume == volume.id and it.life.state in ("pending", "error") for it in mine)
@@ -252,6 +258,7 @@ class Cloud(Looks):
         rules.required(request, "SourceRegion", "SourceSnapshotId")
         rules.tag_specifications(request, "snapshot")
         source, _ = self._snapshot(request.get("SourceRegion"), request.get("SourceSnapshotId"))
+        rules.dry_run(request)
         # https://docs.aws.amazon.com/ebs/latest/userguide/ebs-copy-snapshot.html: completed snapshots only. ERRORS, IncorrectState.
         if source.life.state != "completed":
             raise Ec2Error("IncorrectState", f"Snapshot is in invalid state - {source.life.state}")
@@ -271,6 +278,7 @@ class Cloud(Looks):
     def delete_snapshot(self, request, _effect):
         rules.required(request, "SnapshotId")
         snapshot, _ = self._snapshot(request.region, request.get("SnapshotId"))
+        rules.dry_run(request)
         images = self.world.upstream.call(request.region, "DescribeImages", {"Owner.1": "self"})
         users = [
             text(image, "imageId")

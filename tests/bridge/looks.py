@@ -90,6 +90,7 @@ class Looks:
         there = {text(item, f"{resource}Id") for _, item in listed}
         for resource_id in ids:
             rules.exists(resource_id if resource_id in there else None, resource, resource_id)
+        rules.dry_run(request)
         if ids:
             listed = [it for it in listed if text(it[1], f"{resource}Id") in ids]
         lasting = {name: values for name, values in filters.items() if name not in describe.STATE_FILTERS}
@@ -124,6 +125,7 @@ class Looks:
         for instance_id in request.listed("InstanceId"):
             rules.identifier(instance_id, "i-", "instanceId")
             rules.exists(self.world.instance(request.region, instance_id), "instance", instance_id)
+        rules.dry_run(request)
         # Filters are moto's here: one that it lacks is an InternalError.
         root = tree(self.world.upstream.forward(request.method, request.path, request.headers, request.body))
         self.world.settle()

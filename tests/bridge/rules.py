@@ -69,7 +69,8 @@ def known_parameters(request):
 
 
 def dry_run(request):
-    """API of every action, `DryRun`; ERRORS, DryRunOperation. Whether EC2 looks at other parameters first is not documented."""
+    """API of every action, `DryRun`; ERRORS, DryRunOperation. What EC2 looks at before is not documented; here: the form of the
+    parameters and the existence of what they name, which permissions by tag cannot be told without; not its state."""
     if request.flag("DryRun"):
         raise Ec2Error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
 

@@ -239,11 +239,43 @@ class Looks(BridgeTest):
         self.refused("InvalidParameterValue", lambda: found(name=["x"]), "The filter 'name' is invalid")
 
     def test_a_dry_run_does_nothing(self):
-        volume = self.volume()
-        response = self.refused("DryRunOperation", lambda: self.ec2.create_snapshot(VolumeId=volume, DryRun=True))
-        self.assertEqual(response["ResponseMetadata"]["HTTPStatusCode"], 412)
-        self.refused("DryRunOperation", lambda: self.ec2.describe_volumes(DryRun=True))
-        self.assertEqual(self.ec2.describe_snapshots()["Snapshots"], [])
+        host, volume = self.host(), self.volume()
+        snapshot = self.snapshot(volume)
+        instance = host["instance_id"]
+        before = self.state()
+
+        def passes(action, **params):
+            response = self.refused("DryRunOperation", lambda: getattr(self.ec2, action)(DryRun=True, **params))
+            self.assertEqual(response["ResponseMetadata"]["HTTPStatusCode"], 412)
+            message = "Request would have succeeded, but DryRun flag is set."
+            self.assertEqual(response["Error"]["Message"], message)
+
+        passes("create_snapshot", VolumeId=volume)
+        passes("create_volume", AvailabilityZone="us-east-1a", Size=1, ClientToken="dry")
+        passes("attach_volume", VolumeId=volume, InstanceId=instance, Device="/dev/sdk")
+        # Not its state: the volume is attached nowhere.
+        passes("detach_volume", VolumeId=volume, InstanceId=instance)
+        passes("modify_volume", VolumeId=volume, Size=2)
+        passes("delete_volume", VolumeId=volume)
+        passes("delete_snapshot", SnapshotId=snapshot)
+        passes("copy_snapshot", SourceRegion="us-east-1", SourceSnapshotId=snapshot)
+        passes("terminate_instances", InstanceIds=[instance])
+        for action in ("describe_volumes", "describe_snapshots", "describe_volumes_modifications", "describe_instances"):
+            passes(action)
+        self.assertEqual(self.state(), before)
+        self.volume(ClientToken="dry")
+
+    def test_a_dry_run_is_refused_for_what_is_wrong_in_it(self):
+        volume, unknown = self.volume(), "vol-0123456789abcdef0"
+        dry = {"DryRun": True}
+        self.refused("InvalidVolume.NotFound", lambda: self.ec2.create_snapshot(VolumeId=unknown, **dry))
+        self.refused("InvalidZone.NotFound", lambda: self.volume(zone="us-east-1z", **dry))
+        denied = {"status": 403, "code": "UnauthorizedOperation", "message": "No."}
+        self.bridge.post("faults", {
+            "action": "CreateSnapshot", "times": 0, "match": {"DryRun": "true"}, "effect": {"error": denied},
+        })
+        self.refused("UnauthorizedOperation", lambda: self.ec2.create_snapshot(VolumeId=volume, **dry))
+        self.snapshot(volume)
 
     def test_instances_show_the_states_of_their_volumes(self):
         host, volume = self.host(), self.volume()

@@ -25,8 +25,17 @@ pub(super) fn is_volume(directory: &Path, serial: &str, name: &str) -> Result<bo
         return Ok(false);
     }
     // Another driver's `sdk` is a disk of something else.
+    Ok(is_xen_disk(directory))
+}
+
+/// Whether this directory of `/sys/block` is an EBS volume, whichever.
+pub(super) fn is_ebs(directory: &Path) -> bool {
+    is_xen_disk(directory) || attribute(directory, "model").is_ok_and(|model| model.as_deref() == Some(MODEL))
+}
+
+fn is_xen_disk(directory: &Path) -> bool {
     let driver = fs::read_link(directory.join("device/driver")).ok();
-    Ok(driver.and_then(|driver| Some(driver.file_name()? == XEN_DRIVER)).unwrap_or(false))
+    driver.and_then(|driver| Some(driver.file_name()? == XEN_DRIVER)).unwrap_or(false)
 }
 
 fn has_serial(directory: &Path, kernel_name: &str, wanted: &str) -> Result<bool> {

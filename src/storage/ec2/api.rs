@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{AppName, BehaviorVersion, Region};
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
@@ -29,7 +29,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Defines [`Action`] and the list of all of them.
 macro_rules! actions {
     ($($name:ident),* $(,)?) => {
-        /// The API actions that this program calls: exactly those that `docs/iam-policy.json` permits.
+        /// The API actions that this program calls: exactly those that `docs/iam-policy.json` permits, and STS's
+        /// GetCallerIdentity, which needs no permission (API reference).
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(missing_docs, reason = "the EC2 API reference describes each")]
         pub enum Action {
@@ -53,6 +54,7 @@ actions!(
     DescribeVolumes,
     DescribeVolumesModifications,
     DetachVolume,
+    GetCallerIdentity,
     ModifyVolume,
 );
 
@@ -123,7 +125,7 @@ impl Api {
     }
 
     /// The client; `None` when no region is named anywhere.
-    async fn connected(&self) -> Option<Client> {
+    pub(super) async fn connected(&self) -> Option<Client> {
         if let Some(client) = self.current() {
             return Some(client);
         }
@@ -132,6 +134,12 @@ impl Api {
     }
 
     async fn connect(&self) -> Option<Client> {
+        let config = self.sdk_config().await;
+        config.region().is_some().then(|| Client::new(&config))
+    }
+
+    /// The settings of a client of any service, in the region that is known.
+    pub(super) async fn sdk_config(&self) -> SdkConfig {
         let retry = RetryConfig::standard()
             .with_max_attempts(ATTEMPTS)
             .with_initial_backoff(FIRST_BACKOFF)
@@ -143,11 +151,10 @@ impl Api {
             .retry_config(retry)
             .timeout_config(timeouts.build())
             .app_name(AppName::new(name).expect("letters, digits, dashes and dots are fine"));
-        if let Some(region) = &self.region {
-            loader = loader.region(Region::new(region.clone()));
+        if let Some(region) = self.region() {
+            loader = loader.region(Region::new(region));
         }
-        let config = loader.load().await;
-        config.region().is_some().then(|| Client::new(&config))
+        loader.load().await
     }
 }
 
@@ -155,7 +162,10 @@ fn no_region(action: Action) -> Failure {
     Failure { action, code: None, status: None, message: String::new(), missing: Some(Missing::Region) }
 }
 
-fn failure<E: ProvideErrorMetadata + StdError + 'static>(action: Action, error: &SdkError<E, HttpResponse>) -> Failure {
+pub(super) fn failure<E: ProvideErrorMetadata + StdError + 'static>(
+    action: Action,
+    error: &SdkError<E, HttpResponse>,
+) -> Failure {
     let code = error.code().map(str::to_owned);
     let message = error.message().map(str::to_owned).unwrap_or_else(|| match code {
         Some(_) => String::new(),

@@ -135,13 +135,13 @@ impl Inner {
     }
 
     /// The volume that has this device name on the instance.
-    async fn volume_at(&self, me: &str, device: &str) -> Result<Option<String>> {
+    pub(super) async fn volume_at(&self, me: &str, device: &str) -> Result<Option<String>> {
         let filters = [convert::filter("attachment.instance-id", me), convert::filter("attachment.device", device)];
         let found = self.matching_volumes(None, filters.to_vec()).await?;
         Ok(found.first().and_then(|volume| volume.volume_id()).map(str::to_owned))
     }
 
-    async fn refuse_what_cannot_be_attached(&self, id: &VolumeId, volume: &types::Volume) -> Result<()> {
+    pub(super) async fn refuse_what_cannot_be_attached(&self, id: &VolumeId, volume: &types::Volume) -> Result<()> {
         if volume.multi_attach_enabled() == Some(true) {
             let message = format!("volume {id} has Multi-Attach enabled, so that other instances could write to it meanwhile");
             return Err(Error::new(Kind::Storage, message).hint("use a volume without Multi-Attach"));
@@ -243,7 +243,7 @@ mod tests {
     fn what_is_free_is_attached_once_however_stale_the_answers_are() {
         let free = Some(Standing::Free);
         let done = Step::Done { device: "/dev/sdf".into() };
-        assert_eq!(steps(&[here()]), [done.clone()]);
+        assert_eq!(steps(&[here()]), std::slice::from_ref(&done));
         assert_eq!(
             steps(&[free.clone(), free.clone(), Some(Standing::Attaching), free, here()]),
             [Step::Attach, Step::Wait, Step::Wait, Step::Wait, done]

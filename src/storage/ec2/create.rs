@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_ec2::Client;
+use aws_sdk_ec2::operation::create_volume::builders::CreateVolumeFluentBuilder;
 use aws_sdk_ec2::types::{self, ResourceType, VolumeType};
 use sha2::{Digest, Sha256};
 
@@ -44,25 +45,26 @@ impl Inner {
         }
     }
 
-    async fn call_create_volume(&self, new: &NewVolume, zone: &str, run: &str, token: &str) -> Result<Called> {
+    /// CreateVolume, not sent yet.
+    pub(super) fn volume_request(&self, ec2: &Client, new: &NewVolume, zone: &str, run: &str) -> CreateVolumeFluentBuilder {
         let settings = &self.settings.volume;
         let signed = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-        let send = |ec2: &Client| {
-            ec2.create_volume()
-                .availability_zone(zone)
-                .size(signed(new.size_gib))
-                .volume_type(VolumeType::from(settings.kind.as_str()))
-                .set_snapshot_id(new.source.as_ref().map(ToString::to_string))
-                .set_iops(settings.iops.map(signed))
-                .set_throughput(settings.throughput.map(signed))
-                .set_encrypted((settings.encrypted || settings.kms_key_id.is_some()).then_some(true))
-                .set_kms_key_id(settings.kms_key_id.clone())
-                // Only a volume that is made from a snapshot has anything to load.
-                .set_volume_initialization_rate(new.source.as_ref().and(settings.initialization_rate).map(signed))
-                .tag_specifications(convert::specification(ResourceType::Volume, &new.tags, run))
-                .client_token(token)
-                .send()
-        };
+        ec2.create_volume()
+            .availability_zone(zone)
+            .size(signed(new.size_gib))
+            .volume_type(VolumeType::from(settings.kind.as_str()))
+            .set_snapshot_id(new.source.as_ref().map(ToString::to_string))
+            .set_iops(settings.iops.map(signed))
+            .set_throughput(settings.throughput.map(signed))
+            .set_encrypted((settings.encrypted || settings.kms_key_id.is_some()).then_some(true))
+            .set_kms_key_id(settings.kms_key_id.clone())
+            // Only a volume that is made from a snapshot has anything to load.
+            .set_volume_initialization_rate(new.source.as_ref().and(settings.initialization_rate).map(signed))
+            .tag_specifications(convert::specification(ResourceType::Volume, &new.tags, run))
+    }
+
+    async fn call_create_volume(&self, new: &NewVolume, zone: &str, run: &str, token: &str) -> Result<Called> {
+        let send = |ec2: &Client| self.volume_request(ec2, new, zone, run).client_token(token).send();
         match self.api.call(Action::CreateVolume, send).await {
             Ok(output) => match output.volume_id() {
                 Some(id) => Ok(Called::Made(id.parse()?)),

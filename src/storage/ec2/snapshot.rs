@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::operation::create_snapshot::CreateSnapshotOutput;
+use aws_sdk_ec2::operation::create_snapshot::builders::CreateSnapshotFluentBuilder;
 use aws_sdk_ec2::types::{self, ResourceType};
 
 use super::api::Action;
@@ -69,13 +70,7 @@ impl Inner {
     async fn call_create_snapshot(&self, new: &NewSnapshot, run: &str) -> Result<CreateSnapshotOutput, Failure> {
         let send = |ec2: &Client| {
             let once = aws_sdk_ec2::config::Config::builder().retry_config(RetryConfig::disabled());
-            ec2.create_snapshot()
-                .volume_id(new.volume.as_str())
-                .description(new.description.chars().take(MAX_DESCRIPTION).collect::<String>())
-                .tag_specifications(convert::specification(ResourceType::Snapshot, &new.tags, run))
-                .customize()
-                .config_override(once)
-                .send()
+            request(ec2, new, run).customize().config_override(once).send()
         };
         self.api.call(Action::CreateSnapshot, send).await
     }
@@ -91,6 +86,14 @@ impl Inner {
         };
         wait::until(Pace::VOLUME, SETTLE, &Cancel::new(), look).await
     }
+}
+
+/// CreateSnapshot, not sent yet.
+pub(super) fn request(ec2: &Client, new: &NewSnapshot, run: &str) -> CreateSnapshotFluentBuilder {
+    ec2.create_snapshot()
+        .volume_id(new.volume.as_str())
+        .description(new.description.chars().take(MAX_DESCRIPTION).collect::<String>())
+        .tag_specifications(convert::specification(ResourceType::Snapshot, &new.tags, run))
 }
 
 fn given_up(failure: Failure, doing: &str) -> Error {

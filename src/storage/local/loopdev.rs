@@ -210,6 +210,17 @@ pub(super) fn attach(image: &File, scratch: &Path) -> io::Result<LoopDevice> {
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "other processes take every free loop device first"))
 }
 
+/// A free loop device, which the kernel makes if there is none. Nothing is attached to it; whether it can be opened is tried.
+pub(super) fn free(scratch: &Path) -> io::Result<u32> {
+    let control = open_control(scratch)?;
+    // SAFETY: this ioctl takes no argument.
+    let number = unsafe { ioctl::get_free(control.as_raw_fd()) }?.cast_unsigned();
+    match open(number, 0, false, scratch) {
+        Err(error) if !is_gone(&error) => Err(named(number, error)),
+        _ => Ok(number),
+    }
+}
+
 /// The numbers of all loop devices, in order.
 fn numbers() -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();

@@ -12,7 +12,8 @@ use crate::host::device::SysFs;
 use crate::host::filesystem;
 use crate::host::{capabilities, command};
 use crate::key::{Content, Key, tag};
-use crate::report::{Change, Phase, Report, Unit};
+use crate::publish;
+use crate::report::{Change, Phase, Report, RunningPhase, Unit};
 use crate::source::{Resolved, Source};
 use crate::storage::{BlockStorage, NewSnapshot, Snapshot, SnapshotQuery, SnapshotState, Tags};
 use crate::wait::{self, Pace};
@@ -97,7 +98,8 @@ pub async fn bake(cx: &Context) -> Result<Baked> {
 pub async fn plan(cx: &Context) -> Result<Vec<String>> {
     let target = resolve(cx).await?;
     if let Some(snapshot) = look_up(cx, &target, Phase::LookUp).await? {
-        return Ok(vec![format!("reuse {} ({})", snapshot.id, snapshot.state.name())]);
+        let reuse = format!("reuse {} ({})", snapshot.id, snapshot.state.name());
+        return Ok([vec![reuse], publish::plan(cx)].concat());
     }
     require_host()?;
     let mut steps = volume::plan(cx).await?;
@@ -107,6 +109,7 @@ pub async fn plan(cx: &Context) -> Result<Vec<String>> {
         steps.push(format!("run {command:?} in it"));
     }
     steps.push(format!("unmount it and take a snapshot with key {}", target.key));
+    steps.extend(publish::plan(cx));
     Ok(steps)
 }
 
@@ -308,10 +311,25 @@ async fn wait_until_completed(cx: &Context, snapshot: Snapshot) -> Result<Snapsh
         return Ok(snapshot);
     }
     let phase = cx.report.phase(Phase::Wait);
+    let snapshot = completed(cx, cx.store.as_ref(), &phase, snapshot).await?;
+    phase.done(Change::Changed, format!("{} is completed", snapshot.id));
+    Ok(snapshot)
+}
+
+/// The snapshot of that store once it is completed.
+pub(crate) async fn completed(
+    cx: &Context,
+    store: &dyn BlockStorage,
+    phase: &RunningPhase,
+    snapshot: Snapshot,
+) -> Result<Snapshot> {
+    if snapshot.state == SnapshotState::Completed {
+        return Ok(snapshot);
+    }
     let id = &snapshot.id;
-    let (phase, query) = (&phase, &SnapshotQuery { id: Some(id.clone()), ..Default::default() });
+    let query = &SnapshotQuery { id: Some(id.clone()), ..Default::default() };
     let look = || async move {
-        let found = cx.store.snapshots(query).await?.pop();
+        let found = store.snapshots(query).await?.pop();
         match found {
             Some(found) if found.state == SnapshotState::Completed => Ok(Some(found)),
             Some(Snapshot { state: SnapshotState::Error(why), .. }) => {

@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::device::SysFs;
 use crate::host::scratch;
 use crate::key::tag;
+use crate::publish::{Published, publish};
 use crate::report::Report;
 use crate::report::outputs::Outputs;
 use crate::restore::{give_up, restore as restore_snapshot};
@@ -48,7 +49,11 @@ pub struct BakeOutcome {
 pub async fn bake(config: config::Bake, report: Report, cancel: &Cancel) -> Result<BakeOutcome> {
     config.outputs.check_writable()?;
     let (files, dry_run) = (config.outputs.clone(), config.dry_run);
-    let store = open(&config.store, &report, cancel)?;
+    let ec2 = config.store.ec2().map(|settings| ec2(settings, &report, cancel));
+    let store: Arc<dyn BlockStorage> = match &ec2 {
+        Some(ec2) => Arc::new(ec2.clone()),
+        None => open(&config.store, &report, cancel)?,
+    };
     let cx = bake::Context {
         config: Arc::new(config),
         store,
@@ -63,12 +68,16 @@ pub async fn bake(config: config::Bake, report: Report, cancel: &Cancel) -> Resu
         return Ok(BakeOutcome { outputs: None, cleanup: None });
     }
     let baked = bake::bake(&cx).await?;
-    let outputs = outputs(&baked, &cx);
+    let published = match &ec2 {
+        Some(ec2) => publish(&cx, ec2, &baked).await?,
+        None => Published::default(),
+    };
+    let outputs = outputs(&baked, published, &cx);
     let written = outputs.write(&files);
     Ok(BakeOutcome { outputs: Some(outputs), cleanup: baked.cleanup.or(written.err()) })
 }
 
-fn outputs(baked: &Baked, cx: &bake::Context) -> Outputs {
+fn outputs(baked: &Baked, published: Published, cx: &bake::Context) -> Outputs {
     let Baked { snapshot, reused, resolved, repository, key, .. } = baked;
     Outputs {
         snapshot_id: snapshot.id.clone(),
@@ -82,6 +91,8 @@ fn outputs(baked: &Baked, cx: &bake::Context) -> Outputs {
         region: cx.store.region(),
         size_gib: snapshot.size_gib,
         changed_blocks: snapshot.changed_blocks,
+        copies: published.copies,
+        ssm_parameter: published.parameter,
         duration: cx.report.elapsed(),
         phases: cx.report.phases(),
     }

@@ -23,6 +23,16 @@ pub enum Store {
     Ec2(Box<Ec2>),
 }
 
+impl Store {
+    /// How EC2 is used, if it is.
+    pub fn ec2(&self) -> Option<&Ec2> {
+        match self {
+            Store::Ec2(settings) => Some(settings),
+            Store::Local(_) => None,
+        }
+    }
+}
+
 /// How EC2 is used. What is `None` is found out: from the SDK's usual places, or from the instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ec2 {
@@ -57,6 +67,26 @@ pub struct Ec2Volume {
     pub initialization_rate: Option<u32>,
 }
 
+/// Where else a snapshot shall be; only in EC2.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Publish {
+    /// In these regions.
+    pub copies: Vec<CopyTo>,
+    /// Usable by these accounts: twelve digits each.
+    pub accounts: Vec<String>,
+    /// In this parameter of Systems Manager.
+    pub parameter: Option<String>,
+}
+
+/// A copy of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyTo {
+    /// `eu-central-1`.
+    pub region: String,
+    /// The KMS key there that encrypts it: an ID, an alias or an ARN.
+    pub kms_key: Option<String>,
+}
+
 /// What becomes of the volume at the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -85,6 +115,8 @@ pub struct Bake {
     pub access: Access,
     /// More tags for the snapshot.
     pub snapshot_tags: Tags,
+    /// Where else the snapshot shall be.
+    pub publish: Publish,
     /// A link to the CI run, for tags and outputs.
     pub run_url: Option<String>,
     /// 1 to 16 bytes that fit a label and a path.

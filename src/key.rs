@@ -32,6 +32,8 @@ pub mod tag {
     pub const ORIGIN: &str = "ebs-bake:origin";
     /// On volumes that `restore` made: the snapshot. Such a volume is never baked on.
     pub const RESTORED: &str = "ebs-bake:restored-from";
+    /// On copies of snapshots: the region and the ID of what was copied.
+    pub const COPIED_FROM: &str = "ebs-bake:copied-from";
     /// On volumes and snapshots of EC2: the call that made them, a random number. The store's own, not shown as a tag.
     pub const RUN: &str = "ebs-bake:run";
     /// What consoles show as the name.

@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod error;
 pub mod host;
 pub mod key;
+pub mod publish;
 pub mod report;
 pub mod restore;
 pub mod source;

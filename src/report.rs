@@ -41,6 +41,12 @@ pub enum Phase {
     Release,
     /// Wait until the snapshot is completed.
     Wait,
+    /// Copy it to another region.
+    Copy,
+    /// Let other accounts use it.
+    Share,
+    /// Write its ID where others look for the newest.
+    Parameter,
 }
 
 impl Phase {
@@ -61,6 +67,9 @@ impl Phase {
             Phase::Snapshot => "snapshot",
             Phase::Release => "release",
             Phase::Wait => "wait",
+            Phase::Copy => "copy",
+            Phase::Share => "share",
+            Phase::Parameter => "parameter",
         }
     }
 }

@@ -40,6 +40,9 @@ fn sample(option: &str) -> &'static str {
         "instance-id" => "i-00000000",
         "iops" | "throughput" | "volume-initialization-rate" => "200",
         "kms-key-id" => "alias/other",
+        "copy-to" => "eu-west-1\nus-west-2,alias/chef",
+        "share-with" => "123456789012\n210987654321",
+        "ssm-parameter" => "/chef/snapshot",
         "region" => "eu-north-1",
         "snapshot-tag" => "team=a b\ncost=1",
         "volume-id" => "vol-00000000",
@@ -178,6 +181,8 @@ fn the_reference_has_every_output() {
         region: None,
         size_gib: 1,
         changed_blocks: None,
+        copies: Vec::new(),
+        ssm_parameter: None,
         duration: Duration::ZERO,
         phases: Vec::new(),
     };

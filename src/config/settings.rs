@@ -111,6 +111,9 @@ pub struct Bake {
     /// Patience.
     #[command(flatten)]
     pub waiting: Waiting,
+    /// Where else the snapshot shall be.
+    #[command(flatten)]
+    pub publishing: Publishing,
     /// What is handed on.
     #[command(flatten)]
     pub results: Results,
@@ -232,6 +235,21 @@ pub struct Waiting {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub no_wait: Option<bool>,
+}
+
+/// Where else the snapshot shall be.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Publishing (EC2; each may be repeated, or have several lines)")]
+pub struct Publishing {
+    /// Copy the snapshot to this region, encrypted with this key there if one is given [default: nowhere]
+    #[arg(long, value_name = "REGION[,KMS-KEY]", value_parser = values::copies)]
+    pub copy_to: Option<Vec<values::Copies>>,
+    /// Let this AWS account use the snapshot and its copies [default: none]
+    #[arg(long, value_name = "ACCOUNT", value_parser = values::accounts)]
+    pub share_with: Option<Vec<values::Accounts>>,
+    /// Write the ID to this parameter of Systems Manager, when all else is done [default: none]
+    #[arg(long, value_name = "NAME", value_parser = values::parameter)]
+    pub ssm_parameter: Option<String>,
 }
 
 /// What is handed on.

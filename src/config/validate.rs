@@ -1,12 +1,13 @@
 //! Settings and what the CI system says, made into what a command needs: defaults filled in, contradictions refused.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::layers::{Environment, TOKEN_VARIABLE};
 use super::settings::StoreKind;
-use super::{Bake, Cleanup, Doctor, Ec2, Ec2Volume, List, Restore, RestoreAction, Store, settings};
+use super::{Bake, Cleanup, Doctor, Ec2, Ec2Volume, List, Publish, Restore, RestoreAction, Store, settings};
 use crate::ci::{self, Ci, System};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::report::outputs::OutputFiles;
@@ -95,8 +96,9 @@ fn mount_point(path: PathBuf) -> Result<PathBuf> {
 
 /// `bake`.
 pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse: ParseLocation) -> Result<Bake> {
-    let settings::Bake { source, checkout, credentials, storage, volume, waiting, results } = settings;
+    let settings::Bake { source, checkout, credentials, storage, volume, waiting, publishing, results } = settings;
     let store = with_patience(with_volume(store(storage)?, &volume), &waiting);
+    let publish = publish(publishing, &store, !waiting.no_wait.unwrap_or(false))?;
     let (repository, wanted) = what(source, ci)?;
     let (location, url_login) = parse(&repository)?;
     let volume_name = volume.volume_name.unwrap_or_else(|| DEFAULT_VOLUME_NAME.into());
@@ -107,6 +109,7 @@ pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse:
         location,
         wanted,
         snapshot_tags: results.snapshot_tag.unwrap_or_default().into_iter().flatten().collect(),
+        publish,
         run_url: ci.run_url.clone(),
         volume_id: volume.volume_id,
         volume_size_gib: volume.volume_size,
@@ -130,6 +133,28 @@ pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse:
             step_summary: ci.step_summary.clone(),
         },
     })
+}
+
+fn publish(settings: settings::Publishing, store: &Store, waits: bool) -> Result<Publish> {
+    let publish = Publish {
+        copies: settings.copy_to.unwrap_or_default().into_iter().flatten().collect(),
+        accounts: settings.share_with.unwrap_or_default().into_iter().flatten().collect(),
+        parameter: settings.ssm_parameter,
+    };
+    if publish == Publish::default() {
+        return Ok(publish);
+    }
+    let Store::Ec2(ec2) = store else {
+        return refuse("--copy-to, --share-with and --ssm-parameter are for EC2", "leave them out, or give --store ec2");
+    };
+    if !waits {
+        return refuse("--no-wait: only a completed snapshot is copied, shared or announced", "leave one or the other out");
+    }
+    let mut regions: BTreeSet<&str> = ec2.region.iter().map(String::as_str).collect();
+    match publish.copies.iter().find(|copy| !regions.insert(&copy.region)) {
+        Some(copy) => refuse(format!("--copy-to {}: it is named twice, or where the snapshot is", copy.region), "once is enough"),
+        None => Ok(publish),
+    }
 }
 
 /// Which repository and which commit. What the CI system says of its commit is true of its own repository only, and only

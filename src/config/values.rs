@@ -5,6 +5,7 @@ use std::time::Duration;
 use git2::Oid;
 use jiff::SignedDuration;
 
+use super::CopyTo;
 use crate::key::SubmoduleMode;
 
 /// The longest label that ext4 has room for, in bytes.
@@ -102,6 +103,49 @@ fn tag(line: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Copies of one value: a line each.
+pub type Copies = Vec<CopyTo>;
+
+/// `region` or `region,key`, a line each.
+pub fn copies(value: &str) -> Result<Copies, String> {
+    lines(value, |line| {
+        let (region, key) = line.split_once(',').map_or((line, None), |(region, key)| (region, Some(key)));
+        let kms_key = key.map(|key| word(key.trim())).transpose()?;
+        Ok(CopyTo { region: word(region.trim())?, kms_key })
+    })
+}
+
+/// Accounts of one value: a line each.
+pub type Accounts = Vec<String>;
+
+/// IDs of AWS accounts, a line each.
+pub fn accounts(value: &str) -> Result<Accounts, String> {
+    lines(value, |line| match line.len() == 12 && line.bytes().all(|b| b.is_ascii_digit()) {
+        true => Ok(line.to_owned()),
+        false => Err(format!("{line:?} is not an account ID of 12 digits")),
+    })
+}
+
+/// Lines that are not blank; at least one.
+fn lines<T>(value: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let lines = value.lines().map(str::trim).filter(|line| !line.is_empty());
+    let values: Vec<T> = lines.map(parse).collect::<Result<_, _>>()?;
+    if values.is_empty() { Err("a value is needed, it is empty".into()) } else { Ok(values) }
+}
+
+/// The name of a parameter (Systems Manager API reference, PutParameter).
+pub fn parameter(value: &str) -> Result<String, String> {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-/".contains(&b);
+    let bare = value.trim_start_matches('/').to_ascii_lowercase();
+    if bare.is_empty() || value.len() > 1011 || !value.bytes().all(is_allowed) {
+        return Err(format!("{value:?} is not a name of letters, digits, '_', '.', '-' and '/'"));
+    }
+    if bare.starts_with("aws") || bare.starts_with("ssm") {
+        return Err(format!("{value:?}: names that begin with aws or ssm are not yours to set"));
+    }
+    Ok(value.to_owned())
+}
+
 /// A commit's full SHA.
 pub fn commit(value: &str) -> Result<Oid, String> {
     let full = value.len() == 40 && value.bytes().all(|b| b.is_ascii_hexdigit());
@@ -172,6 +216,26 @@ mod tests {
             assert!(device(bad).is_err(), "{bad:?}");
         }
         assert!(word("arn:aws:kms:eu-central-1:123456789012:key/0-1").is_ok() && word("a b").is_err() && word("").is_err());
+    }
+
+    #[test]
+    fn what_is_published_is_checked_before() {
+        let copy = |region: &str, key: Option<&str>| CopyTo { region: region.into(), kms_key: key.map(str::to_owned) };
+        assert_eq!(
+            copies("eu-west-1\n\nus-west-2,alias/chef"),
+            Ok(vec![copy("eu-west-1", None), copy("us-west-2", Some("alias/chef"))])
+        );
+        for bad in ["", "eu west", ",key", "eu-west-1,", "eu-west-1,a key"] {
+            assert!(copies(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(accounts(" 123456789012\n"), Ok(vec!["123456789012".to_owned()]));
+        assert!(accounts("12345678901").is_err() && accounts("all").is_err() && accounts("").is_err());
+        for good in ["/chef/snapshot", "chef.snapshot-id_1"] {
+            assert_eq!(parameter(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "/", "/aws/x", "ssm-x", "a b", "a\nb"] {
+            assert!(parameter(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

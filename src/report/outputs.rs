@@ -50,6 +50,10 @@ pub struct Outputs {
     pub size_gib: u32,
     /// Blocks of 512 KiB that differ from the parent's, if the store tells.
     pub changed_blocks: Option<u64>,
+    /// Region and ID of copies.
+    pub copies: Vec<(String, SnapshotId)>,
+    /// The parameter that has the ID.
+    pub ssm_parameter: Option<String>,
     /// Of the whole run.
     pub duration: Duration,
     /// In their order.
@@ -67,6 +71,12 @@ pub struct OutputFiles {
     pub github_output: Option<PathBuf>,
     /// `$GITHUB_STEP_SUMMARY`.
     pub step_summary: Option<PathBuf>,
+}
+
+/// `eu-west-1=snap-… us-west-2=snap-…`
+fn in_words(pairs: &Map<String, Value>) -> String {
+    let pair = |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
+    pairs.iter().map(pair).collect::<Vec<_>>().join(" ")
 }
 
 /// Seconds with three decimals.
@@ -89,8 +99,16 @@ impl Outputs {
             ("region", self.region.as_deref().into()),
             ("size-gib", self.size_gib.into()),
             ("changed-blocks", self.changed_blocks.into()),
+            ("copies", self.copies()),
+            ("ssm-parameter", self.ssm_parameter.as_deref().into()),
             ("duration-seconds", rounded_seconds(self.duration).into()),
         ]
+    }
+
+    /// Region → ID; `Null` without any.
+    fn copies(&self) -> Value {
+        let pair = |(region, id): &(String, SnapshotId)| (region.clone(), id.as_str().into());
+        if self.copies.is_empty() { Value::Null } else { Value::Object(self.copies.iter().map(pair).collect()) }
     }
 
     /// The same as text, for formats without types; what is not known is not there.
@@ -98,6 +116,7 @@ impl Outputs {
         self.fields().into_iter().filter_map(|(name, value)| match value {
             Value::Null => None,
             Value::String(text) => Some((name, text)),
+            Value::Object(pairs) => Some((name, in_words(&pairs))),
             other => Some((name, other.to_string())),
         })
     }

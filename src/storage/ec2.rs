@@ -25,11 +25,14 @@ use crate::report::{Change, Report};
 pub mod api;
 mod attach;
 mod convert;
+mod copy;
 mod create;
 mod detach;
 pub mod failure;
 mod grow;
+mod parameter;
 pub mod preflight;
+mod presign;
 mod snapshot;
 mod sweep;
 

@@ -257,7 +257,7 @@ class Cloud(Looks):
     def copy_snapshot(self, request, effect):
         rules.required(request, "SourceRegion", "SourceSnapshotId")
         rules.tag_specifications(request, "snapshot")
-        source, _ = self._snapshot(request.get("SourceRegion"), request.get("SourceSnapshotId"))
+        source, item = self._snapshot(request.get("SourceRegion"), request.get("SourceSnapshotId"))
         rules.dry_run(request)
         # https://docs.aws.amazon.com/ebs/latest/userguide/ebs-copy-snapshot.html: completed snapshots only. ERRORS, IncorrectState.
         if source.life.state != "completed":
@@ -268,6 +268,8 @@ class Cloud(Looks):
         # ERRORS, ResourceLimitExceeded: "too many snapshot copies in progress".
         if running >= CONCURRENT_COPIES:
             raise Ec2Error("ResourceLimitExceeded", "Too many snapshot copies in progress. The limit is 20 for this destination region.")
+        if text(item, "encrypted") == "true" and not rules.is_presigned(request):
+            effect = {**effect, "becomes": "error"}
         root = self._pass_on(request)
         snapshot_id = text(root, "snapshotId")
         self.world.images.copy_snapshot(source.id, snapshot_id)

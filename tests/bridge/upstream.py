@@ -65,8 +65,9 @@ class Upstream:
         """Passes a call on as it is."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
-            passed = {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
-            passed.setdefault("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+            # Some clients write all names in lower case.
+            passed = {name.lower(): value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
+            passed.setdefault("content-type", "application/x-www-form-urlencoded; charset=utf-8")
             connection.request(method, path, body, passed)
             response = connection.getresponse()
             answer = Answer(response.status, response.read(), dict(response.getheaders()))

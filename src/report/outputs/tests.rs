@@ -29,6 +29,8 @@ pub fn example() -> Outputs {
         region: None,
         size_gib: 8,
         changed_blocks: Some(9),
+        copies: vec![("eu-west-1".into(), "snap-0fedcba9876543210".parse().unwrap())],
+        ssm_parameter: Some("/chef/snapshot".into()),
         duration: Duration::from_millis(4250),
         phases: vec![record(Phase::Resolve, 0, 250, Change::Unchanged), record(Phase::Checkout, 250, 750, Change::Changed)],
     }
@@ -51,7 +53,7 @@ fn json_is_versioned_and_ordered() {
     );
     let names: Vec<&String> = value.as_object().unwrap().keys().collect();
     let expected = "version snapshot-id volume-id commit ref repository key reused store region size-gib changed-blocks \
-                    duration-seconds phases";
+                    copies ssm-parameter duration-seconds phases";
     assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
 }
 
@@ -144,7 +146,7 @@ fn github_outputs_cannot_be_injected() {
     let outputs = github_outputs(&text);
     assert_eq!(outputs["ref"], HOSTILE);
     assert_eq!(outputs["snapshot-id"], "snap-0123456789abcdef0");
-    assert_eq!(outputs.len(), 11, "all but the region");
+    assert_eq!(outputs.len(), 13, "all but the region");
     let delimiter = |text: &str| text.lines().next().unwrap().split_once("<<").unwrap().1.to_owned();
     assert_ne!(delimiter(&text), delimiter(&hostile().to_github_output()));
 }

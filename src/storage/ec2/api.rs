@@ -40,22 +40,36 @@ macro_rules! actions {
         impl Action {
             /// All of them.
             pub const ALL: &[Action] = &[$(Action::$name),*];
+
+            /// The service that has it, as policies name it.
+            pub fn service(self) -> &'static str {
+                match self {
+                    Action::GetCallerIdentity => "sts",
+                    Action::GetParameter | Action::PutParameter => "ssm",
+                    _ => "ec2",
+                }
+            }
         }
     };
 }
 
 actions!(
     AttachVolume,
+    CopySnapshot,
     CreateSnapshot,
     CreateVolume,
     DeleteSnapshot,
     DeleteVolume,
+    DescribeSnapshotAttribute,
     DescribeSnapshots,
     DescribeVolumes,
     DescribeVolumesModifications,
     DetachVolume,
     GetCallerIdentity,
+    GetParameter,
+    ModifySnapshotAttribute,
     ModifyVolume,
+    PutParameter,
 );
 
 /// HTTPS by rustls with the system's certificates, through the proxy that the environment names.

@@ -92,6 +92,9 @@ impl Failure {
             _ if self.missing.is_some() || DENIED.contains(&code) => Class::Terminal,
             _ if THROTTLED.contains(&code) => Class::Retry,
             "ConcurrentSnapshotLimitExceeded" | "PendingSnapshotLimitExceeded" => Class::Limited,
+            // Twenty copies to one region at a time (Amazon EBS User Guide, "Quotas for Amazon EBS").
+            "ResourceLimitExceeded" if self.action == Action::CopySnapshot => Class::Limited,
+            "ParameterNotFound" => Class::NotFound,
             "IdempotentParameterMismatch" | "IdempotentInstanceTerminated" | "InvalidClientToken" => Class::TokenUsed,
             "IncorrectState" | "VolumeInUse" | "InvalidVolume.InUse" | "InvalidSnapshot.InUse" => Class::Conflict,
             // Of a call that was repeated, too: the first one is what stands in its way.
@@ -115,7 +118,7 @@ impl Failure {
             _ if self.missing.is_some() || DENIED.contains(&code) => Kind::Permission,
             Action::AttachVolume if code == "VolumeInUse" => Kind::Contended,
             Action::CreateVolume | Action::ModifyVolume if is_about_parameters(code) => Kind::Usage,
-            Action::CreateSnapshot if self.class() != Class::NotFound => Kind::Snapshot,
+            Action::CopySnapshot | Action::CreateSnapshot if self.class() != Class::NotFound => Kind::Snapshot,
             _ => Kind::Storage,
         }
     }
@@ -218,6 +221,9 @@ mod tests {
             (Action::CreateSnapshot, "ServiceUnavailable", 503, Class::Ambiguous, Kind::Snapshot),
             (Action::CreateSnapshot, "RequestLimitExceeded", 503, Class::Retry, Kind::Snapshot),
             (Action::CreateSnapshot, "", 0, Class::Ambiguous, Kind::Snapshot),
+            (Action::CopySnapshot, "ResourceLimitExceeded", 400, Class::Limited, Kind::Snapshot),
+            (Action::GetParameter, "ParameterNotFound", 400, Class::NotFound, Kind::Storage),
+            (Action::PutParameter, "AccessDeniedException", 400, Class::Terminal, Kind::Permission),
             (Action::CreateSnapshot, "UnauthorizedOperation", 403, Class::Terminal, Kind::Permission),
         ] {
             let failure = failure(action, code, status);

@@ -25,21 +25,44 @@ const TRIES: u32 = 3;
 const RATE: Pace = Pace { first: Duration::from_secs(15), factor: 1.0, longest: Duration::from_secs(15) };
 const RATE_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// In characters (API reference, CreateSnapshot).
-const MAX_DESCRIPTION: usize = 255;
+pub(super) const MAX_DESCRIPTION: usize = 255;
 /// Pending snapshots take minutes to make room.
 const LIMIT: Pace = Pace { first: Duration::from_secs(30), factor: 1.5, longest: Duration::from_secs(120) };
 const LIMIT_PATIENCE: Duration = Duration::from_secs(30 * 60);
 
+/// How a snapshot came to be known.
+pub(super) enum Made<T> {
+    /// By the answer to the call.
+    Told(T),
+    /// By looking, for the answer was lost.
+    Found(Snapshot),
+}
+
 impl Inner {
     /// Cancelled by dropping it.
     pub(super) async fn create_snapshot(&self, new: &NewSnapshot) -> Result<Snapshot> {
+        let call = |run: String| async move {
+            let send = |ec2: &Client| request(ec2, new, &run).customize().config_override(without_retries()).send();
+            self.api.call(Action::CreateSnapshot, send).await
+        };
+        match self.make_once(&format!("take a snapshot of volume {}", new.volume), call).await? {
+            Made::Told(output) => convert::snapshot(&as_snapshot(output)),
+            Made::Found(snapshot) => Ok(snapshot),
+        }
+    }
+
+    /// Makes a snapshot by a call that has no client token and that is not retried by the SDK. The call puts the run that it
+    /// is given in a tag, by which its work is known if its answer is not.
+    pub(super) async fn make_once<T, F>(&self, doing: &str, call: impl Fn(String) -> F) -> Result<Made<T>>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let run = random_run()?;
-        let doing = format!("take a snapshot of volume {}", new.volume);
         let (mut rate, mut limit) = (Pauses::new(RATE, RATE_PATIENCE), Pauses::new(LIMIT, LIMIT_PATIENCE));
         let (mut ambiguous, nobody) = (0, Cancel::new());
         loop {
-            let failure = match self.call_create_snapshot(new, &run).await {
-                Ok(output) => return convert::snapshot(&as_snapshot(output)),
+            let failure = match call(run.clone()).await {
+                Ok(answer) => return Ok(Made::Told(answer)),
                 Err(failure) => failure,
             };
             let again = match failure.class() {
@@ -52,8 +75,8 @@ impl Inner {
                     limit.pause(&nobody, std::future::pending()).await?
                 }
                 Class::Ambiguous => {
-                    if let Some(made) = self.made_by(&run).await? {
-                        return Ok(made);
+                    if let Some(made) = self.made_by(&run, failure.action).await? {
+                        return Ok(Made::Found(made));
                     }
                     ambiguous += 1;
                     // An answer, if only of a server error, and no trace after a minute: it was not done.
@@ -62,30 +85,32 @@ impl Inner {
                 _ => false,
             };
             if !again {
-                return Err(given_up(failure, &doing));
+                return Err(given_up(failure, doing));
             }
         }
     }
 
-    async fn call_create_snapshot(&self, new: &NewSnapshot, run: &str) -> Result<CreateSnapshotOutput, Failure> {
-        let send = |ec2: &Client| {
-            let once = aws_sdk_ec2::config::Config::builder().retry_config(RetryConfig::disabled());
-            request(ec2, new, run).customize().config_override(once).send()
-        };
-        self.api.call(Action::CreateSnapshot, send).await
+    /// The snapshot that the call made after all, looked for with patience.
+    async fn made_by(&self, run: &str, action: Action) -> Result<Option<Snapshot>> {
+        self.report.note(format!("{action:?} had no proper answer; looking whether it was carried out"));
+        let query = SnapshotQuery { id: None, tags: Tags::from([(tag::RUN.to_owned(), run.to_owned())]) };
+        self.show_up(&query).await
     }
 
-    /// The snapshot that the call made after all, looked for with patience.
-    async fn made_by(&self, run: &str) -> Result<Option<Snapshot>> {
-        self.report.note("CreateSnapshot had no proper answer; looking whether it was carried out");
-        let query = SnapshotQuery { id: None, tags: Tags::from([(tag::RUN.to_owned(), run.to_owned())]) };
+    /// The oldest snapshot that matches, as soon as it can be seen.
+    pub(super) async fn show_up(&self, query: &SnapshotQuery) -> Result<Option<Snapshot>> {
         let look = || async {
-            let mut found = self.describe_snapshots(&query).await?;
+            let mut found = self.describe_snapshots(query).await?;
             found.sort_by_key(|snapshot| snapshot.started);
             Ok(found.into_iter().next())
         };
         wait::until(Pace::VOLUME, SETTLE, &Cancel::new(), look).await
     }
+}
+
+/// For calls that must not be repeated blindly.
+pub(super) fn without_retries() -> aws_sdk_ec2::config::Builder {
+    aws_sdk_ec2::config::Config::builder().retry_config(RetryConfig::disabled())
 }
 
 /// CreateSnapshot, not sent yet.

@@ -19,10 +19,11 @@ build:
 	@scripts/install-packages.sh build
 	cargo build --locked --release
 
-# Prints the tables of docs/performance.md; needs root, takes ten to twenty minutes.
+# Prints the tables of docs/performance.md; needs root, takes about twenty minutes.
 bench:
 	@scripts/install-packages.sh build test
 	cargo bench --locked --bench bake
+	BENCH_STORE=ec2 cargo bench --locked --bench bake
 
 clean:
 	cargo clean

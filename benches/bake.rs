@@ -4,6 +4,7 @@
 //!
 //! | Variable | Meaning |
 //! |---|---|
+//! | `BENCH_STORE` | `local`, or `ec2`: through the tests' EC2 (`tests/bridge`), beside the AWS command line (`local`) |
 //! | `BENCH_FILES` | numbers of files of the generated repositories, with commas (`3000,50000`) |
 //! | `BENCH_ROUNDS` | rounds of each comparison of checkouts (7) |
 //! | `BENCH_COMMITS` | commits that are baked one after the other (20) |
@@ -19,7 +20,7 @@ use std::path::Path;
 mod support;
 
 use support::repository::Repository;
-use support::{bakes, checkouts, ours, supervise, table};
+use support::{bakes, checkouts, ec2, ours, supervise, table};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -45,6 +46,12 @@ fn measure(scratch: &Path) {
     supervise::unblock();
     ebs_bake::host::mount::enter_private_namespace().expect("root may make a mount namespace");
     println!("{}", table::machine(scratch));
+    if table::setting("BENCH_STORE", "local") == "ec2" {
+        let files = table::setting("BENCH_FILES", "3000").parse().expect("BENCH_FILES is a number");
+        let repository = Repository::generate(scratch, files, 2 * rounds() + 1);
+        println!("### {}\n\n{}", repository.title, table::render(&ec2::measure(&repository, rounds())));
+        return;
+    }
     for files in table::setting("BENCH_FILES", "3000,50000").split(',') {
         let files: usize = files.trim().parse().expect("BENCH_FILES has numbers");
         table_of(&Repository::generate(scratch, files, commits()));
@@ -58,9 +65,12 @@ fn commits() -> usize {
     table::setting("BENCH_COMMITS", "20").parse().expect("BENCH_COMMITS is a number")
 }
 
+fn rounds() -> usize {
+    table::setting("BENCH_ROUNDS", "7").parse().expect("BENCH_ROUNDS is a number")
+}
+
 fn table_of(repository: &Repository) {
-    let rounds: usize = table::setting("BENCH_ROUNDS", "7").parse().expect("BENCH_ROUNDS is a number");
-    let mut rows = checkouts::measure(repository, rounds.min(repository.commits.len() - 1));
-    rows.extend(bakes::measure(repository, rounds));
+    let mut rows = checkouts::measure(repository, rounds().min(repository.commits.len() - 1));
+    rows.extend(bakes::measure(repository, rounds()));
     println!("### {}\n\n{}", repository.title, table::render(&rows));
 }

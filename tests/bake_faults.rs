@@ -5,7 +5,6 @@
 #[allow(dead_code)]
 mod bake;
 #[path = "support/git_cli.rs"]
-#[allow(dead_code)]
 mod git_cli;
 mod support;
 

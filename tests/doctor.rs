@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 mod support {
     pub mod bridge;
     pub mod ec2;
-    #[allow(dead_code)]
     pub mod git_cli;
     pub mod store;
 }

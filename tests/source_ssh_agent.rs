@@ -2,7 +2,6 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "support/git_cli.rs"]
-#[allow(dead_code)]
 mod git_cli;
 #[path = "support/ssh_server.rs"]
 #[allow(dead_code)]

@@ -2,9 +2,13 @@
 
 pub mod bakes;
 pub mod blocks;
+#[allow(clippy::expect_used, missing_docs, reason = "the tests' EC2")]
+#[path = "../../tests/support/bridge.rs"]
+pub mod bridge;
 pub mod checkouts;
 pub mod chef_repo;
 pub mod device;
+pub mod ec2;
 #[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "the tests' server; we order no faults")]
 #[path = "../../tests/support/git_server.rs"]
 pub mod git_server;

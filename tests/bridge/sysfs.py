@@ -5,8 +5,10 @@ ID without its dash, the model "Amazon Elastic Block Store"; instance store volu
 Xen: https://docs.aws.amazon.com/ebs/latest/userguide/device_naming.html: `/dev/sdk` is the kernel's `xvdk`.
 """
 
+import contextlib
 import os
 import shutil
+import stat
 
 EBS_MODEL = "Amazon Elastic Block Store"
 INSTANCE_STORE_MODEL = "Amazon EC2 NVMe Instance Storage"
@@ -145,7 +147,14 @@ class Host:
                 shutil.rmtree(path)
 
     def _links(self, wanted):
-        """What udev's rules make of the serials."""
+        """The devices' nodes, and what udev's rules make of the serials."""
+        for name in os.listdir(self.dev):
+            if not os.path.isdir(os.path.join(self.dev, name)):
+                os.unlink(os.path.join(self.dev, name))
+        for name, disk in wanted.items():
+            # Where no nodes can be made nothing but a script misses them.
+            with contextlib.suppress(PermissionError):
+                os.mknod(os.path.join(self.dev, name), stat.S_IFBLK | 0o600, disk.loop.device)
         folder = os.path.join(self.dev, "disk", "by-id")
         for name in os.listdir(folder):
             os.unlink(os.path.join(folder, name))

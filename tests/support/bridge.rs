@@ -177,7 +177,8 @@ impl Bridge {
         Lease(Some(bridge))
     }
 
-    fn start() -> Bridge {
+    /// One that nobody else gets.
+    pub fn start() -> Bridge {
         let mut process =
             Command::new(python()).arg(source().join("bridge.py")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -348,14 +349,18 @@ pub fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bridge")
 }
 
-/// The Python of a virtual environment with the bridge's requirements, made if it is not there. One at a time makes it.
+/// The Python that has the bridge's requirements.
 pub fn python() -> PathBuf {
-    let requirements = source().join("requirements.txt");
+    environment(&source().join("requirements.txt")).join("bin/python")
+}
+
+/// A virtual environment with these requirements, made if it is not there. One at a time makes it.
+pub fn environment(requirements: &Path) -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    fs::read(&requirements).unwrap().hash(&mut hasher);
+    fs::read(requirements).unwrap().hash(&mut hasher);
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(parent).unwrap();
-    let environment = parent.join(format!("bridge-python-{:016x}", hasher.finish()));
+    let environment = parent.join(format!("python-{:016x}", hasher.finish()));
     let lock = File::create(environment.with_extension("lock")).unwrap();
     lock.lock().unwrap();
     let python = environment.join("bin/python");
@@ -365,10 +370,10 @@ pub fn python() -> PathBuf {
         let _ = fs::remove_dir_all(&environment);
         run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
         let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
-        run(Command::new(&python).args(install).arg(&requirements));
+        run(Command::new(&python).args(install).arg(requirements));
         File::create(&complete).unwrap();
     }
-    python
+    environment
 }
 
 fn run(command: &mut Command) {

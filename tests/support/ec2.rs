@@ -205,6 +205,10 @@ impl Stage {
         self.scratch.commit("origin", &[("README", "changed\n")]);
     }
 
+    pub fn change_again(&self) {
+        self.scratch.commit("origin", &[("README", "changed again\n")]);
+    }
+
     pub fn fault(&self, action: &str, effect: Value) {
         self.cloud.bridge.fault(action, effect);
     }

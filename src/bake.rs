@@ -82,10 +82,9 @@ pub struct Baked {
 pub async fn bake(cx: &Context) -> Result<Baked> {
     let target = Arc::new(resolve(cx).await?);
     let (snapshot, reused, cleanup) = match look_up(cx, &target, Phase::LookUp).await? {
-        Some(snapshot) => (snapshot, true, None),
+        Some(snapshot) => (wait_until_completed(cx, snapshot).await?, true, None),
         None => bake_anew(cx, &target).await?,
     };
-    let snapshot = wait_until_completed(cx, snapshot).await?;
     let Target { resolved, key, .. } = &*target;
     let repository = target.repository().to_owned();
     Ok(Baked { snapshot, reused, resolved: resolved.clone(), repository, key: key.clone(), cleanup })
@@ -175,7 +174,14 @@ async fn bake_anew(cx: &Context, target: &Arc<Target>) -> Result<Made> {
     require_host()?;
     let mut rented = Rented::default();
     let made = bake_on_volume(cx, target, &mut rented).await;
-    let released = rented.release(cx, made.is_ok()).await;
+    let (made, released) = match made {
+        // The snapshot needs the volume no more, so that both are waited for at the same time.
+        Ok((snapshot, reused)) => {
+            let (released, completed) = tokio::join!(rented.release(cx, true), wait_until_completed(cx, snapshot));
+            (completed.map(|snapshot| (snapshot, reused)), released)
+        }
+        Err(error) => (Err(error), rented.release(cx, false).await),
+    };
     match (made, released) {
         (Ok((snapshot, reused)), released) => Ok((snapshot, reused, released.err())),
         (Err(error), Ok(())) => Err(error),

@@ -159,17 +159,16 @@ async fn with_place(config: &Doctor, flight: &Preflight<'_>, knows_place: bool) 
         Some(id) => VolumeQuery { id: Some(id.clone()), ..Default::default() },
         None => VolumeQuery { tags: named(&config.volume_name), ..Default::default() },
     };
-    let (found, device) = tokio::join!(flight.volumes(&query), flight.device());
+    let named = SnapshotQuery { tags: named(&config.volume_name), ..Default::default() };
+    let (found, snapshots, device) = tokio::join!(flight.volumes(&query), flight.snapshots(&named), flight.device());
     let found = match found {
         Ok(found) => found,
         Err(error) => return Place::skipped(Check::of_error(LOOKS[0], &error), &format!("needs {}", LOOKS[0])),
     };
-    let snapshots = match found.volumes.is_empty() && config.volume_id.is_none() {
-        true => flight.snapshots(&SnapshotQuery { tags: named(&config.volume_name), ..Default::default() }).await,
-        false => Ok(Vec::new()),
-    };
     let volume = found.volumes.first().cloned();
     let tried = actions_tried(config, flight, volume.as_ref(), snapshots.as_deref().unwrap_or_default()).await;
+    // A bake that has its volume does not look for one to make it from.
+    let snapshots = if volume.is_some() || config.volume_id.is_some() { Ok(Vec::new()) } else { snapshots };
     Place {
         look: Check::ok(LOOKS[0], "permitted"),
         tried,
@@ -237,11 +236,12 @@ fn pending_snapshots(count: usize) -> Check {
 async fn actions_tried(config: &Doctor, flight: &Preflight<'_>, volume: Option<&Volume>, snapshots: &[Snapshot]) -> Vec<Check> {
     let subject = subject(config, volume, snapshots);
     let ask = |at: usize| flight.permission(TRIED[at].0, &subject);
-    let (a, b, c, d, e, f, g) = tokio::join!(ask(0), ask(1), ask(2), ask(3), ask(4), ask(5), ask(6));
+    let (a, b, c, d, e, f) = tokio::join!(ask(0), ask(1), ask(2), ask(3), ask(4), ask(5));
+    let (g, h, i, j, k) = tokio::join!(ask(6), ask(7), ask(8), ask(9), ask(10));
     let judged = |((action, name), told): ((Action, &'static str), Option<Permission>)| {
         permissions::permission(name, told, permissions::spare(action, config, volume))
     };
-    TRIED.into_iter().zip([a, b, c, d, e, f, g]).map(judged).collect()
+    TRIED.into_iter().zip([a, b, c, d, e, f, g, h, i, j, k]).map(judged).collect()
 }
 
 /// What a bake would send, as far as it is known without a commit: the tags are those that policies have conditions on.
@@ -263,6 +263,7 @@ fn subject(config: &Doctor, volume: Option<&Volume>, snapshots: &[Snapshot]) -> 
     let size = volume.map_or(0, |volume| volume.size_gib);
     Subject {
         new,
+        latest: snapshots.last().map(|snapshot| snapshot.id.clone()),
         present: volume.map(|volume| (volume.clone(), snapshot(volume))),
         grow_to: config.volume_size_gib.filter(|wanted| *wanted > size).unwrap_or(size + 1),
     }

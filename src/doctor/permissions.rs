@@ -7,7 +7,7 @@ use crate::storage::ec2::preflight::Permission;
 use crate::storage::{Attachment, Volume};
 
 /// The actions that are tried, in the order that a bake calls them, with the names that IAM has for them.
-pub(super) const TRIED: [(Action, &str); 7] = [
+pub(super) const TRIED: [(Action, &str); 11] = [
     (Action::CreateVolume, "ec2:CreateVolume"),
     (Action::AttachVolume, "ec2:AttachVolume"),
     (Action::CreateSnapshot, "ec2:CreateSnapshot"),
@@ -15,6 +15,10 @@ pub(super) const TRIED: [(Action, &str); 7] = [
     (Action::ModifyVolume, "ec2:ModifyVolume"),
     (Action::DescribeVolumesModifications, "ec2:DescribeVolumesModifications"),
     (Action::DeleteVolume, "ec2:DeleteVolume"),
+    (Action::DeleteSnapshot, "ec2:DeleteSnapshot"),
+    (Action::CopySnapshot, "ec2:CopySnapshot"),
+    (Action::DescribeSnapshotAttribute, "ec2:DescribeSnapshotAttribute"),
+    (Action::ModifySnapshotAttribute, "ec2:ModifySnapshotAttribute"),
 ];
 
 /// Why a bake as it is configured would do without the action; `None`: it needs it.
@@ -30,14 +34,17 @@ pub(super) fn spare(action: Action, config: &Doctor, volume: Option<&Volume>) ->
         Action::DeleteVolume if config.after != After::Delete => {
             Some("needed to delete what a failed bake, restore or --after delete leaves")
         }
+        Action::DeleteSnapshot => Some("needed to delete a snapshot whose volume was attached anew meanwhile"),
+        Action::CopySnapshot => Some("needed for --copy-to"),
+        Action::DescribeSnapshotAttribute | Action::ModifySnapshotAttribute => Some("needed for --share-with"),
         _ => None,
     }
 }
 
-/// What is told of one action. `None`: it is about a volume, and there is none.
+/// What is told of one action. `None`: it is about a volume or a snapshot, and there is none.
 pub(super) fn permission(name: &'static str, told: Option<Permission>, spare: Option<&str>) -> Check {
     match (told, spare) {
-        (None, _) => Check::skipped(name, "there is no volume yet to try it on"),
+        (None, _) => Check::skipped(name, "nothing is there yet to try it on"),
         (Some(Permission::Granted), _) => Check::ok(name, "permitted"),
         (Some(Permission::Untold(code)), _) => Check::skipped(name, format!("EC2 answered {code}, which does not tell")),
         (Some(Permission::Refused(error)), None) => Check::of_error(name, &error),

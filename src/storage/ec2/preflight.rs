@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::types::{OperationType, SnapshotAttributeName};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
@@ -15,7 +16,7 @@ use super::failure::{Class, Failure};
 use super::{Ec2Store, Inner, PAGE, convert, random_run, snapshot};
 use crate::error::{Error, Kind, Result};
 use crate::host::identity::{Document, Stated};
-use crate::storage::{BlockStorage, NewSnapshot, NewVolume, Snapshot, SnapshotQuery, Volume, VolumeQuery};
+use crate::storage::{BlockStorage, NewSnapshot, NewVolume, Snapshot, SnapshotId, SnapshotQuery, Volume, VolumeQuery};
 
 /// How long one question may take, with all that the SDK repeats.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,6 +63,8 @@ pub struct Subject {
     pub new: NewVolume,
     /// The volume that is there, and the snapshot that a bake would take of it.
     pub present: Option<(Volume, NewSnapshot)>,
+    /// The newest snapshot of its name.
+    pub latest: Option<SnapshotId>,
     /// The size that it would grow to, in GiB.
     pub grow_to: u32,
 }
@@ -190,8 +193,8 @@ impl Preflight<'_> {
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a bake's call of this action would be permitted: the same call, with DryRun. `None`: it would be about a volume,
-    /// and there is none.
+    /// Whether a bake's call of this action would be permitted: the same call, with DryRun. `None`: it would be about a volume
+    /// or a snapshot, and there is none.
     pub async fn permission(&self, action: Action, about: &Subject) -> Option<Permission> {
         let me = match self.inner().identity.instance_id().await {
             Ok(me) => me,
@@ -215,6 +218,13 @@ impl Preflight<'_> {
             }
             _ => {}
         }
+        if let Action::CopySnapshot
+        | Action::DeleteSnapshot
+        | Action::DescribeSnapshotAttribute
+        | Action::ModifySnapshotAttribute = action
+        {
+            return Some(self.permission_on_snapshot(action, about.latest.as_ref()?.as_str()).await);
+        }
         let (volume, snapshot) = about.present.as_ref()?;
         let id = volume.id.as_str();
         Some(match action {
@@ -235,6 +245,28 @@ impl Preflight<'_> {
             Action::DeleteVolume => self.tried(action, |ec2| ec2.delete_volume().volume_id(id).dry_run(true).send()).await,
             _ => return None,
         })
+    }
+
+    /// The actions beside the bake itself; a copy is tried within the region.
+    async fn permission_on_snapshot(&self, action: Action, id: &str) -> Permission {
+        let attribute = SnapshotAttributeName::CreateVolumePermission;
+        match action {
+            Action::CopySnapshot => {
+                let region = self.inner().api.region().unwrap_or_default();
+                let request = |ec2: &Client| ec2.copy_snapshot().source_region(region.clone()).source_snapshot_id(id);
+                self.tried(action, |ec2| request(ec2).dry_run(true).send()).await
+            }
+            Action::DescribeSnapshotAttribute => {
+                let request = |ec2: &Client| ec2.describe_snapshot_attribute().snapshot_id(id).attribute(attribute.clone());
+                self.tried(action, |ec2| request(ec2).dry_run(true).send()).await
+            }
+            Action::ModifySnapshotAttribute => {
+                let request = |ec2: &Client| ec2.modify_snapshot_attribute().snapshot_id(id).attribute(attribute.clone());
+                let request = |ec2: &Client| request(ec2).operation_type(OperationType::Add).user_ids(SOMEBODY);
+                self.tried(action, |ec2| request(ec2).dry_run(true).send()).await
+            }
+            _ => self.tried(action, |ec2| ec2.delete_snapshot().snapshot_id(id).dry_run(true).send()).await,
+        }
     }
 
     async fn tried<T, E, F>(&self, action: Action, make: impl Fn(&Client) -> F) -> Permission
@@ -264,6 +296,9 @@ impl Preflight<'_> {
         }
     }
 }
+
+/// An account that is nobody's (AWS' documentation).
+const SOMEBODY: &str = "111122223333";
 
 /// What the answer to a call with DryRun means.
 fn judged(action: Action, answer: Result<(), Failure>) -> Permission {

@@ -135,3 +135,97 @@ pub fn choose_filesystem(probe: &Probe, created_blank: bool, volume: &Volume) ->
 pub fn made_by_us(volume: &Volume) -> bool {
     volume.tags.contains_key(tag::ORIGIN)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::storage::Tags;
+
+    fn volume(id: u32, tags: &[&str]) -> Volume {
+        Volume {
+            id: format!("vol-{id:08x}").parse().unwrap(),
+            state: VolumeState::Ready,
+            size_gib: 8,
+            tags: tags.iter().map(|tag| ((*tag).to_owned(), String::new())).collect(),
+            source: None,
+            attachment: Attachment::None,
+            created: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn snapshot(id: u32, state: SnapshotState) -> Snapshot {
+        Snapshot {
+            id: format!("snap-{id:08x}").parse().unwrap(),
+            state,
+            volume: None,
+            size_gib: 8,
+            tags: Tags::new(),
+            description: String::new(),
+            started: Timestamp::UNIX_EPOCH,
+            parent: None,
+            changed_blocks: None,
+        }
+    }
+
+    fn several() -> [Snapshot; 5] {
+        let failed = SnapshotState::Error("lost".into());
+        let states = [failed.clone(), SnapshotState::Pending(None), SnapshotState::Completed, SnapshotState::Completed, failed];
+        let mut id = 0;
+        states.map(|state| {
+            id += 1;
+            snapshot(id, state)
+        })
+    }
+
+    #[test]
+    fn the_oldest_completed_snapshot_is_the_answer_and_the_newest_is_built_on() {
+        let all = several();
+        assert_eq!(answer(&all).unwrap().id, all[2].id);
+        assert_eq!(lineage(&all).unwrap().id, all[3].id);
+        assert_eq!(answer(&all[..2]).unwrap().id, all[1].id, "a pending one is waited for");
+        assert_eq!(lineage(&all[..2]), None, "nothing can be made from a pending one");
+        assert_eq!(answer(&all[..1]), None);
+    }
+
+    #[test]
+    fn a_volume_of_restore_is_none_and_two_of_one_name_are_one_too_many() {
+        let (one, two, restored) = (volume(1, &[]), volume(2, &[]), volume(3, &[tag::RESTORED]));
+        let chosen = |volumes: &[&Volume]| {
+            let volumes: Vec<Volume> = volumes.iter().map(|volume| (*volume).clone()).collect();
+            choose_volume("chef", &volumes, &several())
+        };
+        assert_eq!(chosen(&[&restored, &one]).unwrap(), VolumeChoice::Use(Box::new(one.clone())));
+        assert_eq!(chosen(&[&restored]).unwrap(), VolumeChoice::FromSnapshot(several()[3].id.clone()));
+        assert_eq!(choose_volume("chef", &[], &[]).unwrap(), VolumeChoice::Blank);
+        let error = chosen(&[&one, &two]).unwrap_err();
+        assert!(error.to_string().contains("vol-00000001, vol-00000002"), "{error}");
+    }
+
+    #[test]
+    fn a_volume_that_is_elsewhere_or_broken_is_not_used_by_name_nor_by_id() {
+        let elsewhere = Volume { attachment: Attachment::Elsewhere { host: "i-1".into() }, ..volume(1, &[]) };
+        let broken = Volume { state: VolumeState::Error("gone".into()), ..volume(2, &[]) };
+        for (volume, kind) in [(elsewhere, Kind::Contended), (broken, Kind::Storage)] {
+            assert_eq!(choose_volume("chef", std::slice::from_ref(&volume), &[]).unwrap_err().kind(), kind);
+            assert_eq!(choose_given_volume(&volume.id.clone(), vec![volume]).unwrap_err().kind(), kind);
+        }
+        assert_eq!(choose_given_volume(&volume(1, &[]).id, Vec::new()).unwrap_err().kind(), Kind::Storage);
+    }
+
+    #[test]
+    fn only_what_ebs_bake_made_is_deleted_or_made_anew() {
+        let (ours, theirs) = (volume(1, &[tag::ORIGIN]), volume(2, &[tag::VOLUME]));
+        let choice = |volume: &Volume| VolumeChoice::Use(Box::new(volume.clone()));
+        assert!(require_deletable(&choice(&ours)).is_ok() && require_deletable(&VolumeChoice::Blank).is_ok());
+        assert_eq!(require_deletable(&choice(&theirs)).unwrap_err().kind(), Kind::Usage);
+        for probe in [Probe::Blank, Probe::Unknown] {
+            assert!(matches!(choose_filesystem(&probe, false, &ours), Ok(FilesystemChoice::Remake(_))), "{probe:?}");
+            assert_eq!(choose_filesystem(&probe, false, &theirs).unwrap_err().kind(), Kind::Device, "{probe:?}");
+        }
+        assert_eq!(choose_filesystem(&Probe::Blank, true, &ours).unwrap(), FilesystemChoice::Make);
+        assert!(choose_filesystem(&Probe::Foreign("a partition table"), true, &ours).is_err());
+        assert_eq!(choose_filesystem(&Probe::Mountable("xfs"), false, &theirs).unwrap(), FilesystemChoice::Mount("xfs"));
+    }
+}

@@ -82,7 +82,7 @@ fn root_a_snapshot_of_a_volume_that_was_attached_anew_meanwhile_is_no_answer() {
         std::thread::yield_now();
     }
     stage.attach_anew();
-    run.end().failed(6, &["was deleted: it may hold something else"]);
+    run.end().failed(6, &["was attached anew", "was deleted: it may hold something else"]);
     stage.cloud.rests(0, 0);
     stage.bake(&[]).snapshot();
     stage.cloud.rests(1, 1);

@@ -104,7 +104,11 @@ impl SysFs {
         if now.as_ref().is_some_and(|now| now.is(device)) {
             return Ok(());
         }
-        let now = now.map_or("is attached no more".to_owned(), |now| format!("now is {}", now.name));
+        let now = match now {
+            None => "is attached no more".to_owned(),
+            Some(now) if now.name == device.name => "was attached anew".to_owned(),
+            Some(now) => format!("now is {}", now.name),
+        };
         Err(Error::new(Kind::Device, format!("the volume that was device {} {now}", device.name))
             .hint("something else attached or detached it during the run; run again"))
     }

@@ -35,12 +35,17 @@ pub fn plan(cx: &Context) -> Vec<String> {
 /// Copies the completed snapshot, shares it and its copies, and writes the parameter: last, when all of that is good.
 ///
 /// # Errors
-/// Of the kind of the step that failed; the error says that the snapshot itself is good.
+/// Of the kind of the step that failed. The snapshot itself is good, which a warning says.
 pub async fn publish(cx: &Context, store: &Ec2Store, baked: &Baked) -> Result<Published> {
-    publish_all(cx, store, baked).await.map_err(|error| {
-        let error = error.because(format!("snapshot {} is good; what is published already stays so", baked.snapshot.id));
-        if error.hint_text().is_some() { error } else { error.hint("run again: only what is missing is done") }
-    })
+    let published = publish_all(cx, store, baked).await;
+    if published.is_err() {
+        let id = &baked.snapshot.id;
+        cx.report.warn(format!("snapshot {id} is good, but not published; run again: only what is missing is done"));
+        if let Some(left) = &baked.cleanup {
+            cx.report.warn(format!("cleaning up failed too: {left}; run `ebs-bake cleanup`"));
+        }
+    }
+    published
 }
 
 async fn publish_all(cx: &Context, store: &Ec2Store, baked: &Baked) -> Result<Published> {

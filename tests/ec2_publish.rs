@@ -100,6 +100,10 @@ fn root_what_is_not_permitted_names_the_policy() {
         stage.fault(action, json!({ "error": { "code": code, "status": 403 } }));
         stage.bake(&option).failed(3, &[action, "docs/iam-policy.json"]);
     }
+    let message = "Encrypted snapshots with EBS default key cannot be shared";
+    let error = json!({ "code": "OperationNotPermitted", "status": 400, "message": message });
+    stage.fault("ModifySnapshotAttribute", json!({ "error": error }));
+    stage.bake(&["--share-with", "111122223333"]).failed(5, &[message, "--kms-key-id", "is good"]);
 }
 
 #[test]

@@ -239,12 +239,12 @@ pub struct Waiting {
 
 /// Where else the snapshot shall be.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Publishing (EC2; each may be repeated, or have several lines)")]
+#[command(next_help_heading = "Publishing (EC2)")]
 pub struct Publishing {
-    /// Copy the snapshot to this region, encrypted with this key there if one is given [default: nowhere]
+    /// Copy the snapshot to this region, encrypted with a key there; may be repeated [default: nowhere]
     #[arg(long, value_name = "REGION[,KMS-KEY]", value_parser = values::copies)]
     pub copy_to: Option<Vec<values::Copies>>,
-    /// Let this AWS account use the snapshot and its copies [default: none]
+    /// Let this AWS account use the snapshot and its copies; may be repeated [default: none]
     #[arg(long, value_name = "ACCOUNT", value_parser = values::accounts)]
     pub share_with: Option<Vec<values::Accounts>>,
     /// Write the ID to this parameter of Systems Manager, when all else is done [default: none]

@@ -140,6 +140,9 @@ impl Failure {
             }
             "SnapshotLimitExceeded" => "delete snapshots that nobody needs, or have the quota raised",
             "VolumeLimitExceeded" | "MaxIOPSLimitExceeded" => "delete volumes that nobody needs, or have the quota raised",
+            "OperationNotPermitted" if self.action == Action::ModifySnapshotAttribute => {
+                "what is encrypted with the AWS managed key cannot be shared: bake with --kms-key-id, or --copy-to REGION,KEY"
+            }
             "AttachmentLimitExceeded" | "AttachmentLimitReached" => {
                 "detach a volume from this instance: it has as many as it can"
             }

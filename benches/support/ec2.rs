@@ -62,15 +62,12 @@ fn compare(repository: &Repository, url: &str, pace: &Pace, rounds: usize) -> Ve
         let what = format!("{what}, {} ({} and {} calls)", pace.name, script.calls[index], ours.calls[index]);
         Row::times(what, milliseconds(kind(&script)), milliseconds(kind(&ours)), limit)
     };
-    let rows = [
+    vec![
         row("first bake", |it| &it.first, 0, 1.0).for_information(),
         row("bake of one commit, volume detached before and after", |it| &it.detached, 1, 0.25),
         row("bake of one commit, volume attached", |it| &it.attached, 2, 0.25),
         row("already baked", |it| &it.again, 3, 0.05),
-    ];
-    // What EC2 takes nobody can save, so that no share of it is required.
-    let is_required = pace.timing == json!({});
-    rows.into_iter().map(|row| if is_required { row } else { row.for_information() }).collect()
+    ]
 }
 
 struct Way {

@@ -1,23 +1,25 @@
 //! Temporary directories that do not outlive a killed run for long: each is locked by its process, and a directory
 //! whose lock is free belongs to nobody and is swept.
+//!
+//! The lock is on the directory itself: a file in it would be gone first when a process is killed while it removes the
+//! directory, and what is left would look like somebody else's.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use tempfile::TempDir;
 
 use crate::error::{Kind, OrFail, Result};
 
 const PREFIX: &str = "ebs-bake-";
-const LOCK: &str = ".lock";
 
 /// A private directory (0700) that is removed on drop.
 #[derive(Debug)]
 pub struct Scratch {
-    directory: TempDir,
+    path: PathBuf,
     _lock: Flock<File>,
 }
 
@@ -27,23 +29,46 @@ impl Scratch {
     /// # Errors
     /// `Device` when the directory cannot be made.
     pub fn new() -> Result<Scratch> {
-        let parent = std::env::temp_dir();
-        let failed = || format!("cannot make a temporary directory in {}", parent.display());
-        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent).or_fail(Kind::Device, failed)?;
-        let lock = hold(directory.path()).or_fail(Kind::Device, failed)?;
-        Ok(Scratch { directory, _lock: lock })
+        let path = unused_path();
+        let lock = create(&path).or_fail(Kind::Device, || format!("cannot make a temporary directory {}", path.display()))?;
+        Ok(Scratch { path, _lock: lock })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
-        self.directory.path()
+        &self.path
     }
 }
 
-/// Marks a directory whose name begins with `ebs-bake-` as this process's, as long as the value or the process lives.
-pub fn hold(directory: &Path) -> io::Result<Flock<File>> {
-    let file = File::create(directory.join(LOCK))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A path below `$TMPDIR` where [`create`] can make a directory, and that [`sweep`] looks at.
+pub fn unused_path() -> PathBuf {
+    std::env::temp_dir().join(format!("{PREFIX}{:016x}", RandomState::new().hash_one(0)))
+}
+
+/// Makes a private directory at an [`unused_path`], which is this process's as long as the lock or the process lives.
+///
+/// # Errors
+/// Those of mkdir(2), open(2) and flock(2).
+pub fn create(path: &Path) -> io::Result<Flock<File>> {
+    loop {
+        DirBuilder::new().mode(0o700).create(path)?;
+        // Between the two calls somebody may sweep it.
+        match hold(path) {
+            Ok(lock) if lock.metadata()?.nlink() > 0 => return Ok(lock),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+fn hold(path: &Path) -> io::Result<Flock<File>> {
+    Flock::lock(File::open(path)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 /// Removes the temporary directories of processes that no longer exist; returns what was removed.
@@ -58,10 +83,7 @@ fn remove_if_abandoned(path: &Path) -> io::Result<bool> {
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
         return Ok(false);
     }
-    // Without a lock file its maker is between the two calls of `new`, or it is not one of ours.
-    let Ok(_lock) = Flock::lock(File::open(path.join(LOCK))?, FlockArg::LockExclusiveNonblock) else {
-        return Ok(false);
-    };
+    let Ok(_lock) = Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock) else { return Ok(false) };
     fs::remove_dir_all(path)?;
     Ok(true)
 }
@@ -72,13 +94,21 @@ mod tests {
 
     #[test]
     fn sweeping_takes_what_nobody_holds_and_leaves_the_rest() {
-        let held = Scratch::new().unwrap();
-        let abandoned = Scratch::new().unwrap();
-        let Scratch { directory, _lock } = abandoned;
-        let abandoned = directory.keep();
-        drop(_lock);
+        let (held, abandoned) = (Scratch::new().unwrap(), unused_path());
+        // As of a process that was killed while it removed the directory, or just after it had made it.
+        fs::create_dir(&abandoned).unwrap();
         let swept = sweep();
         assert!(swept.contains(&abandoned) || !abandoned.exists(), "another test may have swept it first");
         assert!(held.path().exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_swept_before_it_is_locked_is_made_again() {
+        let sweeper = std::thread::spawn(|| (0..2000).for_each(|_| drop(sweep())));
+        while !sweeper.is_finished() {
+            let made = Scratch::new().unwrap();
+            fs::write(made.path().join("mine"), "").unwrap();
+        }
+        sweeper.join().unwrap();
     }
 }

@@ -1,10 +1,9 @@
 //! libgit2's process-wide settings: nothing on this machine but a repository itself decides how it is read.
 
 use std::fs::{self, File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
@@ -32,7 +31,7 @@ static TRUSTED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// when they came in. Memory is kept low.
 pub fn initialise() {
     HOME.get_or_init(|| {
-        let home = std::env::temp_dir().join(format!("ebs-bake-git-{:016x}", RandomState::new().hash_one(0)));
+        let home = scratch::unused_path();
         git2::opts::strict_hash_verification(false);
         for level in [ConfigLevel::ProgramData, ConfigLevel::System, ConfigLevel::XDG, ConfigLevel::Global] {
             // SAFETY: global state of libgit2, changed here only, once, before any other use of it in this crate.
@@ -70,8 +69,7 @@ fn trust(path: &Path) -> Result<()> {
     let mut trusted = TRUSTED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let failed = || "cannot note which repositories may be owned by others";
     if trusted.is_empty() {
-        fs::DirBuilder::new().mode(0o700).create(home).or_fail(Kind::Git, failed)?;
-        let _ = HELD.set(scratch::hold(home).or_fail(Kind::Git, failed)?);
+        let _ = HELD.set(scratch::create(home).or_fail(Kind::Git, failed)?);
         // SAFETY: the handler only removes a directory of ours; it touches no state that has been torn down.
         unsafe { libc::atexit(remove_home) };
     }

@@ -4,6 +4,7 @@
 
 mod support {
     pub mod bridge;
+    pub mod tools;
 }
 
 use std::process::Command;

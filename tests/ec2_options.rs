@@ -10,6 +10,7 @@ mod support {
     pub mod ec2;
     pub mod git_cli;
     pub mod store;
+    pub mod tools;
 }
 
 use support::ec2::Stage;

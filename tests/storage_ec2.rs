@@ -19,6 +19,7 @@ mod support {
     pub mod ec2;
     pub mod git_cli;
     pub mod store;
+    pub mod tools;
 }
 
 use support::bridge::Host;

@@ -9,6 +9,7 @@ use super::bridge::{self, Bridge, Host};
 use super::process::{Spent, milliseconds, spend};
 use super::repository::Repository;
 use super::table::Row;
+use super::tools;
 
 pub fn measure(repository: &Repository, rounds: usize) -> Vec<Row> {
     let pace = |table: &str, timing: Value| Pace { name: table.to_owned(), timing };
@@ -126,7 +127,7 @@ impl Way {
             let mut command = Command::new("bash");
             command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/support/ec2_bake.sh"));
             command.args([self.url.as_str(), commit]).arg(mount_point).env("DEV_ROOT", &self.host.dev);
-            let aws = bridge::environment(&aws_requirements()).join("bin");
+            let aws = tools::python_environment(&aws_requirements()).join("bin");
             let path = std::env::var("PATH").unwrap_or_default();
             command.env("PATH", format!("{}:{path}", aws.display()));
             command

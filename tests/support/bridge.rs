@@ -6,8 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "test helpers")]
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
@@ -19,6 +17,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use super::tools;
 
 /// How long a control call may take. Launching the first host lets moto load its tables.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -351,32 +351,5 @@ pub fn source() -> PathBuf {
 
 /// The Python that has the bridge's requirements.
 pub fn python() -> PathBuf {
-    environment(&source().join("requirements.txt")).join("bin/python")
-}
-
-/// A virtual environment with these requirements, made if it is not there. One at a time makes it.
-pub fn environment(requirements: &Path) -> PathBuf {
-    let mut hasher = DefaultHasher::new();
-    fs::read(requirements).unwrap().hash(&mut hasher);
-    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::create_dir_all(parent).unwrap();
-    let environment = parent.join(format!("python-{:016x}", hasher.finish()));
-    let lock = File::create(environment.with_extension("lock")).unwrap();
-    lock.lock().unwrap();
-    let python = environment.join("bin/python");
-    // Written last: an environment without it is half made.
-    let complete = environment.join("complete");
-    if !complete.exists() {
-        let _ = fs::remove_dir_all(&environment);
-        run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
-        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
-        run(Command::new(&python).args(install).arg(requirements));
-        File::create(&complete).unwrap();
-    }
-    environment
-}
-
-fn run(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    tools::python_environment(&source().join("requirements.txt")).join("bin/python")
 }

@@ -14,7 +14,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Kind, OrFail, Result};
 
-const PREFIX: &str = "ebs-bake-";
+/// What the names begin with; 16 hexadecimal digits follow. Nobody else's directory has such a name.
+const PREFIX: &str = "ebs-bake-scratch-";
 
 /// A private directory (0700) that is removed on drop.
 #[derive(Debug)]
@@ -74,8 +75,13 @@ fn hold(path: &Path) -> io::Result<Flock<File>> {
 /// Removes the temporary directories of processes that no longer exist; returns what was removed.
 pub fn sweep() -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return Vec::new() };
-    let candidates = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
+    let candidates = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_ours));
     candidates.map(|entry| entry.path()).filter(|path| remove_if_abandoned(path).unwrap_or(false)).collect()
+}
+
+fn is_ours(name: &str) -> bool {
+    let digits = name.strip_prefix(PREFIX).unwrap_or_default();
+    digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn remove_if_abandoned(path: &Path) -> io::Result<bool> {
@@ -97,9 +103,11 @@ mod tests {
         let (held, abandoned) = (Scratch::new().unwrap(), unused_path());
         // As of a process that was killed while it removed the directory, or just after it had made it.
         fs::create_dir(&abandoned).unwrap();
+        let foreign = tempfile::Builder::new().prefix("ebs-bake-").tempdir().unwrap();
         let swept = sweep();
         assert!(swept.contains(&abandoned) || !abandoned.exists(), "another test may have swept it first");
         assert!(held.path().exists());
+        assert!(foreign.path().exists(), "whoever made it, it was not us");
     }
 
     #[test]

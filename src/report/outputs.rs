@@ -1,7 +1,6 @@
 //! What a bake hands on: to files for the next step of the pipeline, in every format that CI systems read.
 
 use std::collections::hash_map::RandomState;
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
@@ -22,8 +21,8 @@ pub use tests::example;
 
 /// The version of the JSON object; raised when a field changes its meaning or goes.
 pub const VERSION: u32 = 1;
-/// A longer value is left out of the env file: GitLab takes 5 KiB for all of it.
-const ENV_VALUE_MAX: usize = 1536;
+/// GitLab refuses an env file of this size (`Ci::ParseDotenvArtifactService` in gitlab-org/gitlab).
+const ENV_SIZE: usize = 5 * 1024;
 
 /// The result of a bake.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,16 +143,17 @@ impl Outputs {
     }
 
     /// The content of `--output-env`: `SNAPSHOT_ID=snap-…`. Values are escaped ([`escape::env_value`]) so that no reader
-    /// expands or runs anything in them.
+    /// expands or runs anything in them. Where all are too much for GitLab the longest are left out.
     pub fn to_env(&self) -> String {
-        let mut text = String::new();
-        for (name, value) in self.texts() {
-            let value = escape::env_value(&value);
-            if value.len() <= ENV_VALUE_MAX {
-                writeln!(text, "{}={value}", name.to_ascii_uppercase().replace('-', "_")).expect("a string takes all");
-            }
+        let line = |(name, value): (&str, String)| {
+            format!("{}={}\n", name.to_ascii_uppercase().replace('-', "_"), escape::env_value(&value))
+        };
+        let mut lines: Vec<String> = self.texts().map(line).collect();
+        while lines.iter().map(String::len).sum::<usize>() >= ENV_SIZE {
+            let longest = lines.iter().map(String::len).max();
+            lines.retain(|line| Some(line.len()) != longest);
         }
-        text
+        lines.concat()
     }
 
     /// What is appended to `$GITHUB_OUTPUT`. The delimiter cannot be guessed, so no value can end its own block.

@@ -9,6 +9,8 @@ use url::Url;
 
 use crate::config::layers::Environment;
 use crate::config::values;
+use crate::source::Location;
+use crate::source::credentials::Login;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,8 @@ pub struct Ci {
     pub system: Option<System>,
     /// The repository's URL, without credentials.
     pub repository: Option<String>,
+    /// The credentials that the URL had: what the CI system itself clones the repository with.
+    pub login: Option<Login>,
     /// A full SHA.
     pub commit: Option<git2::Oid>,
     /// A full ref name.
@@ -74,6 +78,7 @@ pub fn detect(environment: &Environment) -> Ci {
     let claims = system.map(|system| claims(system, &get)).unwrap_or_default();
     Ci {
         system,
+        login: claims.repository.as_deref().and_then(login),
         repository: claims.repository.and_then(|url| without_credentials(&url)),
         commit: claims.commit.and_then(|sha| values::commit(&sha).ok()),
         reference: claims.reference.filter(|name| git2::Reference::is_valid_name(name)),
@@ -222,6 +227,12 @@ fn branch(name: Option<String>) -> Option<String> {
 
 fn tag(name: Option<String>) -> Option<String> {
     name.map(|name| if name.starts_with("refs/") { name } else { format!("refs/tags/{name}") })
+}
+
+/// User and password of the URL. A user alone is no secret: at Azure DevOps it is the organisation.
+fn login(url: &str) -> Option<Login> {
+    let (_, login) = Location::parse(url).ok()?;
+    login.filter(|login| !login.password.is_empty())
 }
 
 /// The URL with user and password cut out (for SSH the user stays, it is no secret). `None` for what is no URL.

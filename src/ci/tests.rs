@@ -53,6 +53,8 @@ fn gitlab_loses_its_token() {
     let url = "https://gitlab.example.com/acme/chef.git".to_owned();
     let run = some("https://gitlab.example.com/acme/chef/-/pipelines/7");
     assert_eq!(told(&job), (System::GitLab, url.clone(), some("refs/heads/feature/x"), run.clone()));
+    let login = Login { user: "gitlab-ci-token".into(), password: "glcbt-64_secret".into() };
+    assert_eq!(detected(&job).login, Some(login), "it is kept apart");
     let tagged = [&job[..], &[("CI_COMMIT_TAG", "v1")]].concat();
     assert_eq!(told(&tagged).2, some("refs/tags/v1"));
     let request = [&job[..], &[("CI_MERGE_REQUEST_REF_PATH", "refs/merge-requests/3/head")]].concat();
@@ -136,6 +138,13 @@ fn buildkite_circleci_azure_codebuild_woodpecker_drone() {
         ("DRONE_BUILD_LINK", "https://drone.example.com/acme/chef/42"),
     ]);
     assert_eq!((drone.0, drone.2), (System::Drone, some("refs/tags/v1")));
+}
+
+#[test]
+fn a_user_in_the_url_is_no_login() {
+    for url in ["https://acme@dev.azure.com/acme/x/_git/chef", "ssh://git@github.com/acme/chef", "git@github.com:acme/chef.git"] {
+        assert_eq!(detected(&[("BUILDKITE", "true"), ("BUILDKITE_REPO", url)]).login, None, "{url}");
+    }
 }
 
 #[test]

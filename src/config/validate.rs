@@ -101,6 +101,7 @@ pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse:
     let publish = publish(publishing, &store, !waiting.no_wait.unwrap_or(false))?;
     let (repository, wanted) = what(source, ci)?;
     let (location, url_login) = parse(&repository)?;
+    let url_login = url_login.or_else(|| job_login(&location, ci, parse));
     let volume_name = volume.volume_name.unwrap_or_else(|| DEFAULT_VOLUME_NAME.into());
     let default_mount_point = || Path::new("/code").join(&volume_name);
     Ok(Bake {
@@ -178,6 +179,15 @@ fn what(source: settings::Source, ci: &Ci) -> Result<(String, Wanted)> {
         Wanted { reference: source.reference, commit: source.commit }
     };
     Ok((repository, wanted))
+}
+
+/// What the CI system clones the job's repository with, if it is this one: the same host, port, path and protocol. GitLab's
+/// job token gets into other projects only where these allow it, so it is not sent there unasked.
+fn job_login(location: &Location, ci: &Ci, parse: ParseLocation) -> Option<Login> {
+    let (own, _) = parse(ci.repository.as_ref()?).ok()?;
+    let remote = matches!(location, Location::Remote(_)) && matches!(own, Location::Remote(_));
+    let same = remote && location.canonical().ok()? == own.canonical().ok()?;
+    ci.login.clone().filter(|_| same)
 }
 
 fn access(

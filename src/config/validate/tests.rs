@@ -192,6 +192,35 @@ fn tokens_are_sent_with_the_name_that_the_host_expects() {
 }
 
 #[test]
+fn a_gitlab_jobs_own_token_is_for_its_own_repository_only() {
+    let job = [
+        ("GITLAB_CI", "true"),
+        ("CI_REPOSITORY_URL", "https://gitlab-ci-token:j0b@gitlab.example.com:8443/acme/chef.git"),
+        ("CI_JOB_TOKEN", "j0b"),
+    ];
+    let login = |variables: &[(&str, &str)], arguments: &str| {
+        let login = Here::new("", variables).bake(arguments).access.login;
+        login.map(|login| format!("{}:{}", login.user, login.password))
+    };
+    let own = Some("gitlab-ci-token:j0b".to_owned());
+    assert_eq!(login(&job, ""), own);
+    assert_eq!(login(&job, "--repository https://GitLab.example.com:8443/acme/chef"), own);
+    for other in [
+        "https://gitlab.example.com:8443/acme/other",
+        "https://gitlab.example.com/acme/chef.git",
+        "http://gitlab.example.com:8443/acme/chef.git",
+        "https://gitlab.example.com.evil.example:8443/acme/chef.git",
+        "ssh://git@gitlab.example.com:8443/acme/chef.git",
+        "/acme/chef",
+    ] {
+        assert_eq!(login(&job, &format!("--repository {other}")), None, "{other}");
+    }
+    let given = [&job[..], &[("EBS_BAKE_GIT_TOKEN", "deploy")]].concat();
+    assert_eq!(login(&given, ""), Some("x-access-token:deploy".into()), "who gives a token wants that one");
+    assert_eq!(login(&job, "--repository https://u:p@gitlab.example.com:8443/acme/chef"), Some("u:p".into()));
+}
+
+#[test]
 fn the_ci_jobs_commit_counts_for_its_own_repository_only() {
     let job = [
         ("GITHUB_ACTIONS", "true"),

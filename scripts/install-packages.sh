@@ -9,7 +9,7 @@ for job in "$@"; do
         run) packages="$packages e2fsprogs ca-certificates" ;;
         build) packages="$packages gcc libc6-dev cmake make perl git" ;;
         # python3 counts blocks; the others are what the tests compare with, or talk to.
-        test) packages="$packages e2fsprogs xfsprogs btrfs-progs openssh-server openssl python3 python3-venv git" ;;
+        test) packages="$packages e2fsprogs xfsprogs btrfs-progs openssh-server openssl python3 python3-venv git rsync" ;;
         *) echo "install-packages.sh: no job is called $job" >&2; exit 2 ;;
     esac
 done

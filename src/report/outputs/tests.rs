@@ -5,6 +5,10 @@ use std::process::Command;
 
 use super::*;
 use crate::report::{Change, Phase};
+use dotenv::{decoded, strict};
+
+#[path = "../../../tests/support/dotenv.rs"]
+mod dotenv;
 
 const HOSTILE: &str = "refs/heads/$(touch pwned)`id`'\"\\ #!\nEVIL=1\r\n::add-mask::x";
 
@@ -57,19 +61,6 @@ fn json_is_versioned_and_ordered() {
     assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
 }
 
-/// GitLab's dotenv, as strict as its documentation: names of letters, digits and `_`, no quotes, spaces, comments or blank
-/// lines, less than 5 KiB.
-fn strict_dotenv(text: &str) -> BTreeMap<String, String> {
-    assert!(text.len() < 5 * 1024);
-    let entry = |line: &str| {
-        let (name, value) = line.split_once('=').expect("each line is an assignment");
-        assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'), "{name}");
-        assert!(!value.contains([' ', '\t', '"', '\'', '#', '$', '\\', '`', '\r']), "{value}");
-        (name.to_owned(), value.to_owned())
-    };
-    text.strip_suffix('\n').unwrap().split('\n').map(entry).collect()
-}
-
 /// What Java's `Properties.load` makes of it, for the part of the format that matters: `!` and `#` begin comments, `\`
 /// escapes, the first `=`, `:` or space ends the name.
 fn properties(text: &str) -> BTreeMap<String, String> {
@@ -82,24 +73,13 @@ fn properties(text: &str) -> BTreeMap<String, String> {
     lines.map(entry).collect()
 }
 
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let escaped = (first == b'%').then(|| u8::from_str_radix(std::str::from_utf8(&after[..2]).unwrap(), 16).unwrap());
-        bytes.push(escaped.unwrap_or(first));
-        rest = if escaped.is_some() { &after[2..] } else { after };
-    }
-    String::from_utf8(bytes).unwrap()
-}
-
 #[test]
 fn the_env_file_means_the_same_to_all_its_readers_and_runs_nothing() {
     for outputs in [example(), hostile()] {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("out.env");
         fs::write(&file, outputs.to_env()).unwrap();
-        let dotenv = strict_dotenv(&outputs.to_env());
+        let dotenv = strict(outputs.to_env().as_bytes());
         assert_eq!(properties(&outputs.to_env()), dotenv);
 
         let script = format!(". ./out.env; for name in {}; do eval \"printf '%s=%s\\n' $name \\\"\\$$name\\\"\"; done", {
@@ -107,7 +87,7 @@ fn the_env_file_means_the_same_to_all_its_readers_and_runs_nothing() {
         });
         let run = Command::new("sh").args(["-euc", &script]).current_dir(&directory).env_clear().output().unwrap();
         assert!(run.status.success() && run.stderr.is_empty(), "{run:?}");
-        assert_eq!(strict_dotenv(&String::from_utf8(run.stdout).unwrap()), dotenv);
+        assert_eq!(strict(&run.stdout), dotenv);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "something was run");
 
         assert_eq!(dotenv["SNAPSHOT_ID"], "snap-0123456789abcdef0");
@@ -121,7 +101,7 @@ fn the_env_file_means_the_same_to_all_its_readers_and_runs_nothing() {
 #[test]
 fn huge_values_do_not_push_the_others_out_of_gitlabs_limit() {
     let huge = Outputs { reference: Some("ä".repeat(3000)), repository: "x".repeat(1500), ..example() };
-    let dotenv = strict_dotenv(&huge.to_env());
+    let dotenv = strict(huge.to_env().as_bytes());
     assert!(dotenv.contains_key("SNAPSHOT_ID") && dotenv.contains_key("REPOSITORY") && !dotenv.contains_key("REF"));
 
     // One byte less than the limit is all there is room for.
@@ -131,7 +111,7 @@ fn huge_values_do_not_push_the_others_out_of_gitlabs_limit() {
 
     let region = |number: usize| (format!("xx-somewhere-{number}"), "snap-0fedcba9876543210".parse().unwrap());
     let all = Outputs { copies: (0..40).map(region).collect(), ssm_parameter: Some("p".repeat(2000)), ..huge };
-    assert_eq!(strict_dotenv(&all.to_env())["SNAPSHOT_ID"], "snap-0123456789abcdef0");
+    assert_eq!(strict(all.to_env().as_bytes())["SNAPSHOT_ID"], "snap-0123456789abcdef0");
 }
 
 /// GitHub's runner: `name<<delimiter`, lines, `delimiter`.
@@ -166,7 +146,7 @@ fn no_value_breaks_out_of_its_place() {
     let run = runner.run(&values, |value| {
         assert_eq!(decoded(&escape::env_value(&value)), value);
         let outputs = Outputs { reference: Some(value.clone()), ..example() };
-        strict_dotenv(&outputs.to_env());
+        strict(outputs.to_env().as_bytes());
         assert_eq!(github_outputs(&outputs.to_github_output())["ref"], value);
         let line = escape::line(&value);
         assert!(!line.chars().any(char::is_control) && !line.contains("##["), "{line}");

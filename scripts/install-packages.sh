@@ -9,7 +9,12 @@ for job in "$@"; do
         run) packages="$packages e2fsprogs ca-certificates" ;;
         build) packages="$packages gcc libc6-dev cmake make perl git" ;;
         # python3 counts blocks; the others are what the tests compare with, or talk to.
-        test) packages="$packages e2fsprogs xfsprogs btrfs-progs openssh-server openssl python3 python3-venv git rsync" ;;
+        test)
+            packages="$packages e2fsprogs xfsprogs btrfs-progs openssh-server openssl python3 python3-venv git rsync"
+            # Docker's engine, unless there is one of Docker's own packages, and what a base image is made with.
+            packages="$packages debootstrap debian-archive-keyring"
+            [ -x /usr/bin/dockerd ] || packages="$packages docker.io"
+            ;;
         *) echo "install-packages.sh: no job is called $job" >&2; exit 2 ;;
     esac
 done
@@ -27,10 +32,17 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-export DEBIAN_FRONTEND=noninteractive
 echo "installing:$missing" >&2
-# shellcheck disable=SC2086 # a list of words
-if ! { $as_root apt-get update && $as_root apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+install() {
+    $as_root apt-get update || return
+    case "$missing " in
+        # Newer releases have the client and its builder in packages of their own.
+        *" docker.io "*) missing="$missing $(apt-cache pkgnames docker- | grep -xE 'docker-(cli|buildx)' | tr '\n' ' ')" ;;
+    esac
+    # shellcheck disable=SC2086 # a list of words
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
+}
+if ! install >"$log" 2>&1; then
     cat "$log" >&2
     exit 1
 fi

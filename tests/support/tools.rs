@@ -26,7 +26,7 @@ pub fn node_tool(name: &str) -> Command {
 
 /// A virtual environment with these requirements.
 pub fn python_environment(requirements: &Path) -> PathBuf {
-    installed("python", &[requirements], |directory| {
+    made_from("python", &[requirements], |directory| {
         run(Command::new("python3").args(["-m", "venv"]).arg(directory));
         let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
         run(Command::new(directory.join("bin/python")).args(install).arg(requirements));
@@ -35,7 +35,7 @@ pub fn python_environment(requirements: &Path) -> PathBuf {
 
 fn node_modules() -> PathBuf {
     let lists = ["package.json", "package-lock.json"].map(|name| lists().join(name));
-    let directory = installed("node", &lists.each_ref().map(PathBuf::as_path), |directory| {
+    let directory = made_from("node", &lists.each_ref().map(PathBuf::as_path), |directory| {
         fs::create_dir(directory).unwrap();
         for list in &lists {
             fs::copy(list, directory.join(list.file_name().unwrap())).unwrap();
@@ -45,11 +45,11 @@ fn node_modules() -> PathBuf {
     directory.join("node_modules")
 }
 
-/// The directory that `install` made from these lists, now or earlier. One at a time makes it.
-fn installed(kind: &str, lists: &[&Path], install: impl FnOnce(&Path)) -> PathBuf {
+/// The directory that `make` made from these files, now or earlier. One at a time makes it.
+pub fn made_from(kind: &str, files: &[&Path], make: impl FnOnce(&Path)) -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    for list in lists {
-        fs::read(list).unwrap().hash(&mut hasher);
+    for file in files {
+        fs::read(file).unwrap().hash(&mut hasher);
     }
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(parent).unwrap();
@@ -60,7 +60,7 @@ fn installed(kind: &str, lists: &[&Path], install: impl FnOnce(&Path)) -> PathBu
     let complete = directory.join("complete");
     if !complete.exists() {
         let _ = fs::remove_dir_all(&directory);
-        install(&directory);
+        make(&directory);
         File::create(&complete).unwrap();
     }
     directory
@@ -70,7 +70,9 @@ fn lists() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools")
 }
 
-fn run(command: &mut Command) {
+/// Runs a program that must succeed; what it wrote to its standard output.
+pub fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

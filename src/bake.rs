@@ -100,7 +100,7 @@ pub async fn plan(cx: &Context) -> Result<Vec<String>> {
         let reuse = format!("reuse {} ({})", snapshot.id, snapshot.state.name());
         return Ok([vec![reuse], publish::plan(cx)].concat());
     }
-    require_host()?;
+    require_host(cx).await?;
     let mut steps = volume::plan(cx).await?;
     let mount_point = cx.config.mount_point.display();
     steps.push(format!("check {} out at {mount_point}", short(&target.resolved)));
@@ -163,15 +163,16 @@ async fn look_up(cx: &Context, target: &Target, phase: Phase) -> Result<Option<S
 }
 
 /// Everything that is checked before anything is made.
-fn require_host() -> Result<()> {
+async fn require_host(cx: &Context) -> Result<()> {
     capabilities::require_for_bake()?;
-    command::require(&filesystem::PROGRAMS)
+    command::require(&filesystem::PROGRAMS)?;
+    cx.store.require_devices().await
 }
 
 type Made = (Snapshot, bool, Option<Error>);
 
 async fn bake_anew(cx: &Context, target: &Arc<Target>) -> Result<Made> {
-    require_host()?;
+    require_host(cx).await?;
     let mut rented = Rented::default();
     let made = bake_on_volume(cx, target, &mut rented).await;
     let (made, released) = match made {

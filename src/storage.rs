@@ -240,6 +240,12 @@ pub trait BlockStorage: Send + Sync {
     /// Makes a volume larger. A smaller size is an error of kind `Usage`.
     async fn grow_volume(&self, id: &VolumeId, size_gib: u32) -> Result<()>;
 
+    /// Whether this process could use the devices that its volumes become, as far as that can be tried before there is one.
+    /// A container may lack the permission; a volume that is attached and cannot be opened cannot be given back either.
+    async fn require_devices(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Why reading or writing the volumes' devices may have failed, if the store knows: its disk is full, say.
     async fn trouble(&self) -> Option<Error> {
         None

@@ -90,6 +90,19 @@ fn root_a_snapshot_of_a_volume_that_was_attached_anew_meanwhile_is_no_answer() {
 }
 
 #[test]
+fn root_a_run_that_cannot_give_a_volume_back_says_so() {
+    let Some(stage) = Stage::new() else { return };
+    let denied = json!({ "error": { "status": 403, "code": "UnauthorizedOperation", "message": "no" } });
+    stage.faults("DetachVolume", 0, denied);
+    let ended = stage.bake(&["--after-checkout", "false"]);
+    let (volume, _) = stage.attached();
+    ended.failed(ended.code, &["cleaning up failed too", &volume, "could not be given back"]);
+    stage.cloud.bridge.clear_faults();
+    assert_eq!(stage.cloud.run(&stage.host, &["cleanup"]).code, 0);
+    stage.cloud.rests(1, 0);
+}
+
+#[test]
 fn root_what_ebs_bake_did_not_make_it_does_not_delete() {
     let Some(stage) = Stage::new() else { return };
     let volume = stage.named_volume();

@@ -273,10 +273,13 @@ impl Rented {
         };
         let detached = cx.store.detach(&volume.id, self.lock.take()).await;
         let deleted = match delete {
-            // Whether all of it reached the store does not matter any more.
             true => self::delete(cx, &volume.id).await.map_err(failed)?,
-            false => detached.map(|()| false).map_err(failed)?,
+            false => false,
         };
+        // What became of a volume that is gone does not matter any more: whether all of it reached the store, say.
+        if !deleted {
+            detached.map_err(failed)?;
+        }
         phase.done(Change::Changed, format!("{} {}", volume.id, if deleted { "deleted" } else { "detached" }));
         Ok(())
     }

@@ -97,6 +97,14 @@ impl BlockStorage for Ec2Store {
         self.inner.grow_volume(id, size_gib).await
     }
 
+    async fn require_devices(&self) -> Result<()> {
+        // Nearly every instance has one: its root volume.
+        match self.inner.sysfs.any_ebs() {
+            Some(device) => device.node().map(drop),
+            None => Ok(()),
+        }
+    }
+
     async fn delete_volume(&self, id: &VolumeId) -> Result<()> {
         self.inner.delete_volume(id).await
     }

@@ -125,6 +125,10 @@ impl BlockStorage for LocalStore {
         self.blocking(move |inner, _| attach::grow(&inner.layout, &id, size_gib, u64::from(size_gib) * GIB)).await
     }
 
+    async fn require_devices(&self) -> Result<()> {
+        preflight::loop_device().map(drop)
+    }
+
     async fn trouble(&self) -> Option<Error> {
         // Volumes are sparse: what is written to a device needs room here, and the kernel only says that it failed.
         let full = self.inner.layout.free() < FULL;

@@ -187,6 +187,11 @@ impl Device {
         self.private_node()
     }
 
+    /// What a process needs that may not open the device: a hint.
+    pub(super) fn may_open(&self) -> String {
+        format!("run as root; a container needs --cap-add MKNOD --device-cgroup-rule 'b {}:* rwm'", self.major)
+    }
+
     /// Whether a node of this device can be made and opened, as a container needs it whose `/dev` lacks the device.
     ///
     /// # Errors
@@ -206,8 +211,7 @@ impl Device {
             }
         }
         let message = format!("no node for the block device {} ({}:{})", self.name, self.major, self.minor);
-        let error = Error::new(Kind::Device, message)
-            .hint("the container needs CAP_MKNOD and a --device-cgroup-rule for this kind of device");
+        let error = Error::new(Kind::Device, message).hint(self.may_open());
         Err(failure.into_iter().fold(error, Error::because))
     }
 

@@ -16,6 +16,7 @@ use sys_mount::{Mount, MountFlags, Unmount, UnmountFlags};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, OrFail, Result};
 
+use super::capabilities::MAY_MOUNT;
 use super::device::{Device, Node};
 use super::{mountinfo, processes};
 
@@ -103,7 +104,7 @@ pub fn probe_devtmpfs() -> Result<&'static str> {
     if is_devtmpfs(&mounts) {
         return Ok("/dev is one");
     }
-    on_private_devtmpfs(|_| Ok(())).or_fail(Kind::Device, failed).map_err(|error| error.hint(DEVTMPFS_HINT))?;
+    on_private_devtmpfs(|_| Ok(())).or_fail(Kind::Device, failed).map_err(|error| error.hint(MAY_MOUNT))?;
     Ok("one can be mounted")
 }
 
@@ -111,17 +112,16 @@ fn is_devtmpfs(mounts: &[mountinfo::MountInfo]) -> bool {
     mountinfo::at(mounts, Path::new("/dev")).is_some_and(|mount| mount.fstype == "devtmpfs")
 }
 
-const DEVTMPFS_HINT: &str = "a container needs CAP_SYS_ADMIN and a profile that permits mount";
-
 /// Opens the device's node of a devtmpfs: of `/dev` if that is one, else of one mounted for the moment of opening.
 fn open_shared_node(device: &Device) -> Result<File> {
     let failed = || format!("cannot open {} on a devtmpfs, which the lock between runs needs", device.name);
     let mounts = mountinfo::of_this_thread().or_fail(Kind::Device, failed)?;
-    let file = match is_devtmpfs(&mounts) {
-        true => open_in(Path::new("/dev"), device),
-        false => on_private_devtmpfs(|directory| open_in(directory, device)),
+    let opened = match is_devtmpfs(&mounts) {
+        true => Ok(open_in(Path::new("/dev"), device)),
+        false => on_private_devtmpfs(|directory| Ok(open_in(directory, device))),
     };
-    file.map_err(|cause| Error::new(Kind::Device, failed()).hint(DEVTMPFS_HINT).because(cause))
+    let file = opened.or_fail(Kind::Device, failed).map_err(|error| error.hint(MAY_MOUNT))?;
+    file.or_fail(Kind::Device, failed).map_err(|error| error.hint(device.may_open()))
 }
 
 fn open_in(dev: &Path, device: &Device) -> io::Result<File> {

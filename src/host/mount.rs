@@ -12,6 +12,7 @@ use sys_mount::{MountFlags, UnmountFlags};
 
 use crate::error::{Error, Kind, OrFail, Result};
 
+use super::capabilities::MAY_MOUNT;
 use super::device::{Device, Node};
 use super::{mountinfo, processes};
 
@@ -54,8 +55,6 @@ pub fn in_private_namespace<T: Send + 'static>(work: impl FnOnce() -> Result<T> 
     };
     thread::spawn(inside).join().unwrap_or_else(|_| Err(Error::new(Kind::Device, "an internal thread panicked")))
 }
-
-const MAY_MOUNT: &str = "run as root; a container needs CAP_SYS_ADMIN and a profile that permits mount";
 
 /// Whether this process can have a mount namespace of its own and mount in it. Nothing of it stays.
 ///
@@ -120,7 +119,7 @@ impl MountPoint {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => {
                 let message = format!("cannot make the directory {}", directory.display());
-                return Err(Error::new(Kind::Device, message).because(error));
+                return Err(Error::new(Kind::Device, message).hint("name another place with --mount-point").because(error));
             }
         }
         Ok(())

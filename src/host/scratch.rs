@@ -31,7 +31,9 @@ impl Scratch {
     /// `Device` when the directory cannot be made.
     pub fn new() -> Result<Scratch> {
         let path = unused_path();
-        let lock = create(&path).or_fail(Kind::Device, || format!("cannot make a temporary directory {}", path.display()))?;
+        let lock = create(&path)
+            .or_fail(Kind::Device, || format!("cannot make a temporary directory {}", path.display()))
+            .map_err(|error| error.hint("name another place with TMPDIR; a read-only container needs --tmpfs /tmp"))?;
         Ok(Scratch { path, _lock: lock })
     }
 

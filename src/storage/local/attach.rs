@@ -248,8 +248,7 @@ fn look_failed(error: io::Error) -> Error {
 
 fn attach_failed(id: &VolumeId, error: io::Error) -> Error {
     if is_denied(&error) {
-        let hint = "loop devices need root: CAP_SYS_ADMIN, in a container CAP_MKNOD and the device rules 'b 7:* rwm' and 'c 10:237 rwm' too";
-        return Error::new(Kind::Permission, format!("not permitted to attach {id}")).hint(hint).because(error);
+        return Error::new(Kind::Permission, format!("not permitted to attach {id}")).hint(loopdev::MAY_ATTACH).because(error);
     }
     Error::new(Kind::Storage, format!("cannot attach {id} as a loop device")).because(error)
 }

@@ -23,6 +23,10 @@ use crate::storage::VolumeId;
 /// The name of every backing file of ours. It is in a directory named by its volume's ID.
 pub(super) const BACKING_NAME: &str = "image";
 
+/// What a process needs that cannot attach a loop device: a hint.
+pub(super) const MAY_ATTACH: &str = "run as root; a container needs --cap-add SYS_ADMIN --cap-add MKNOD \
+     --device-cgroup-rule 'b 7:* rwm' --device-cgroup-rule 'c 10:237 rwm'; a host needs the module loop";
+
 /// `LO_FLAGS_AUTOCLEAR` of loop.h.
 const AUTOCLEAR: u32 = 4;
 /// How often another process may take the free device before us. Each loss means that somebody else went ahead.

@@ -35,9 +35,7 @@ pub fn reflinks(directory: &Path) -> Result<bool> {
 pub fn loop_device() -> Result<String> {
     let failed = || "no loop device can be had";
     let scratch = std::env::temp_dir();
-    let number = loopdev::free(&scratch).or_fail(Kind::Device, failed).map_err(|error| {
-        error.hint("a container needs CAP_MKNOD and the device rules 'b 7:* rwm' and 'c 10:237 rwm'; a host the module loop")
-    })?;
+    let number = loopdev::free(&scratch).or_fail(Kind::Device, failed).map_err(|error| error.hint(loopdev::MAY_ATTACH))?;
     Ok(format!("/dev/loop{number}"))
 }
 

@@ -11,24 +11,9 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use bake::{Host, Run};
+use bake::{Host, PHASES, Run};
 use git_cli::Scratch;
 use support::needs_root;
-
-const PHASES: [&str; 12] = [
-    "resolve",
-    "look-up",
-    "volume",
-    "attach",
-    "fetch",
-    "lock",
-    "filesystem",
-    "mount",
-    "checkout",
-    "after-checkout",
-    "unmount",
-    "snapshot",
-];
 
 /// The promise is 7 s from the signal on.
 const PROMISED: Duration = Duration::from_secs(7);

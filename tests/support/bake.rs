@@ -16,6 +16,22 @@ use serde_json::Value;
 /// The directory that has the mounts which others can see.
 const SHARED: &str = "shared";
 
+/// The phases of a bake that `--after-checkout` is a part of, in order.
+pub const PHASES: [&str; 12] = [
+    "resolve",
+    "look-up",
+    "volume",
+    "attach",
+    "fetch",
+    "lock",
+    "filesystem",
+    "mount",
+    "checkout",
+    "after-checkout",
+    "unmount",
+    "snapshot",
+];
+
 /// A machine as far as the program sees it: where it keeps things, and nothing of the user's environment.
 pub struct Host {
     directory: tempfile::TempDir,

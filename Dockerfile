@@ -43,6 +43,8 @@ LABEL org.opencontainers.image.title="ebs-bake" \
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends ca-certificates e2fsprogs procps \
     && rm -rf /var/lib/apt/lists/*
+# The default --mount-point is there, so that the container's root can be read-only.
+RUN mkdir --parents /code/chef
 COPY --from=binary /out/LICENSE /usr/share/doc/ebs-bake/copyright
 COPY --from=binary /out/ebs-bake /usr/local/bin/ebs-bake
 # Where a job's files are mounted: ebs-bake.yml, or the repository (`--repository .`).

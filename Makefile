@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything else is for those who change the code.
 
-.PHONY: demo test lint build bench clean
+.PHONY: demo test lint build image bench clean
 
 # The repository that the demo bakes: this one, or `make demo REPOSITORY=https://github.com/facebook/chef-cookbooks`.
 REPOSITORY ?= .
@@ -17,7 +17,11 @@ lint:
 
 build:
 	@scripts/install-packages.sh build
-	cargo build --locked --release
+	@scripts/build-release.sh
+
+# All that it takes is Docker.
+image:
+	docker build --tag ebs-bake --build-arg REVISION="$$(git rev-parse HEAD)" .
 
 # Prints the tables of docs/performance.md; needs root, takes about twenty minutes.
 bench:

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 repository=${1:-.}
 scripts/install-packages.sh run build
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
-cargo build --locked --release
+program=$(scripts/build-release.sh)
 
 as_root=
 if [ "$(id -u)" -ne 0 ]; then
@@ -20,7 +20,6 @@ cleanup() {
     $as_root rmdir "$directory/mnt" 2>/dev/null || true
     rmdir "$directory"
 }
-program=${CARGO_TARGET_DIR:-target}/release/ebs-bake
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM

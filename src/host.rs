@@ -8,5 +8,6 @@ pub mod identity;
 pub mod lock;
 pub mod mount;
 mod mountinfo;
+pub mod names;
 mod processes;
 pub mod scratch;

@@ -12,6 +12,7 @@ use ebs_bake::report::console::Console;
 use ebs_bake::{commands, host};
 
 fn main() -> ExitCode {
+    host::names::use_own_sources();
     let parsed = cli::parse(std::env::args_os(), &Context::of_process());
     let console = Arc::new(Console::stderr(parsed.console));
     match parsed.command.and_then(|command| run(command, &console)) {

@@ -13,12 +13,15 @@ mod support {
     pub mod tools;
 }
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::bake::{Host, PHASES, Run};
+use support::bake::{self, Host, PHASES, Run};
 use support::container::{Container, LEAST, LOOP_RULES};
 use support::ec2::Stage;
+use support::engine::Engine;
 use support::git_cli::Scratch;
 use support::store::needs_root;
 
@@ -106,6 +109,52 @@ fn root_a_privileged_container_bakes() {
     let baked = local.bake(&Container::new(), &["--privileged"]).baked();
     local.host.assert_nothing_left(1);
     local.host.assert_holds(&baked.id, &local.scratch.path("up"), &local.commit);
+}
+
+/// The command in this document's section that runs the image.
+fn documented(document: &str, section: &str) -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
+    let section = text.split_once(section).unwrap_or_else(|| panic!("no {section:?} in {document}")).1;
+    let command = section.split_once("docker run ").unwrap().1.split_once("```").unwrap().0;
+    format!("docker run {command}")
+}
+
+/// Runs a documented command as it stands, but for the names of image, volume and repository.
+#[track_caller]
+fn follow(command: &str, scratch: &Scratch) -> bake::Done {
+    let (container, volume) = (Container::new(), Container::new());
+    let engine = Engine::shared();
+    let command = command
+        .replace("ebs-bake bake", &format!("{} bake --log-format json", engine.image()))
+        .replace("--volume ebs-bake:", &format!("--volume {}:", volume.name))
+        .replace("--name ebs-bake-42", &format!("--name {}", container.name))
+        .replace("https://git.example.com/infra/chef-repo", "/work")
+        .replace("--network host", "--volume \"$PWD:/work:ro\"")
+        .replace("docker run", "docker run --network none");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &command]).current_dir(scratch.path("up")).envs(engine.environment());
+    let done = Run(shell).ended();
+    let _ = engine.docker(&["volume", "rm", &volume.name]).output();
+    done
+}
+
+#[test]
+fn root_what_the_documents_say_works() {
+    if !needs_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let commit = scratch.repository("up");
+    for (document, section) in [("README.md", "### Try it with Docker alone"), ("docs/container.md", "which needs no account")] {
+        let done = follow(&documented(document, section), &scratch);
+        assert_eq!(done.code, 0, "{document}: {done:?}");
+        assert!(done.stdout.starts_with("snap-"), "{document}: {done:?}");
+        assert_eq!(done.events("result")[0]["commit"], commit.as_str());
+    }
+    // The one for EC2 has the same flags but for the devices.
+    let ec2 = documented("docs/container.md", "On an EC2 instance");
+    let flags: Vec<&str> = ec2.split_whitespace().filter(|word| *word != "\\").collect();
+    assert!(flags.join(" ").contains(&LEAST.join(" ")), "{ec2}");
 }
 
 #[test]

@@ -151,13 +151,10 @@ class Engine:
         return path
 
     def stop(self):
-        containers = [self.client, "--host", f"unix://{self.path('socket')}", "ps", "--all", "--quiet"]
-        left = subprocess.run(containers, check=False, capture_output=True, text=True).stdout.split()
-        if left:
-            subprocess.run([*containers[:3], "rm", "--force", *left], check=False, capture_output=True)
         if self.process and self.process.poll() is None:
-            self.process.terminate()
             try:
+                self.remove_containers()
+                self.process.terminate()
                 self.process.wait(STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 self.process.kill()
@@ -167,9 +164,19 @@ class Engine:
             remove(path)
 
 
+    def remove_containers(self):
+        """dockerd would ask each to stop, and wait for those that do not listen."""
+        docker = [self.client, "--host", f"unix://{self.path('socket')}"]
+        options = {"check": False, "capture_output": True, "text": True, "timeout": STOP_TIMEOUT}
+        left = subprocess.run([*docker, "ps", "--all", "--quiet"], **options).stdout.split()
+        if left:
+            subprocess.run([*docker, "rm", "--force", *left], **options)
+
+
 def sweep():
     """Removes what engines left whose process was killed."""
-    for directory in glob.glob(os.path.join(tempfile.gettempdir(), PREFIX + "*")):
+    for lock_file in glob.glob(os.path.join(tempfile.gettempdir(), PREFIX + "*", "lock")):
+        directory = os.path.dirname(lock_file)
         if lock := locked(directory):
             clear(directory)
             lock.close()

@@ -34,9 +34,6 @@ use super::tools::{made_from, run};
 /// How long the engine may take to end before the test program does not wait for it any longer.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The name of the image in an archive.
-const ARCHIVED: &str = "ebs-bake-test:latest";
-
 static KEEPER: Mutex<Option<Child>> = Mutex::new(None);
 
 /// A running engine.
@@ -97,12 +94,19 @@ impl Engine {
 
     /// The image as `docker save` writes it.
     pub fn archive(&self) -> PathBuf {
-        let (context, dockerfile, base_script) = (context(), dockerfile(), base_script());
-        let directory = made_from("image", &[&dockerfile, &base_script, &context.join("ebs-bake")], |directory| {
+        let (context, name) = (context(), &self.ready.image);
+        let mut inputs = vec![dockerfile(), context.join("ebs-bake")];
+        if !self.is_borrowed() {
+            inputs.push(base_script());
+        }
+        let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+        let directory = made_from("image", &inputs, |directory| {
             fs::create_dir(directory).unwrap();
-            run(self.docker(&["import"]).arg(base()).arg(base_name()));
-            self.build(&context, ARCHIVED);
-            run(self.docker(&["save", ARCHIVED, "--output"]).arg(directory.join("image.tar")));
+            if !self.is_borrowed() {
+                run(self.docker(&["import"]).arg(base()).arg(base_name()));
+            }
+            self.build(&context, name);
+            run(self.docker(&["save", name, "--output"]).arg(directory.join("image.tar")));
             forget_others(directory);
         });
         directory.join("image.tar")

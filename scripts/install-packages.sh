@@ -14,6 +14,7 @@ for job in "$@"; do
             # Docker's engine, unless there is one of Docker's own packages, and what a base image is made with.
             packages="$packages debootstrap debian-archive-keyring"
             [ -x /usr/bin/dockerd ] || packages="$packages docker.io"
+            command -v npm >/dev/null || packages="$packages npm"
             ;;
         *) echo "install-packages.sh: no job is called $job" >&2; exit 2 ;;
     esac

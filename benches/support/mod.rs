@@ -17,6 +17,6 @@ pub mod process;
 pub mod repository;
 pub mod supervise;
 pub mod table;
-#[allow(dead_code, clippy::unwrap_used, missing_docs, reason = "the tests' tools")]
+#[allow(missing_docs, reason = "the tests' tools")]
 #[path = "../../tests/support/tools.rs"]
 pub mod tools;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use crate::config::layers::Environment;
+use crate::config::layers::{Environment, JOB_TOKEN_VARIABLE};
 use crate::config::values;
 use crate::source::Location;
 use crate::source::credentials::Login;
@@ -48,7 +48,7 @@ pub struct Ci {
     pub system: Option<System>,
     /// The repository's URL, without credentials.
     pub repository: Option<String>,
-    /// The credentials that the URL had: what the CI system itself clones the repository with.
+    /// What the CI system itself clones the repository with: the credentials that the URL had, or the job's token.
     pub login: Option<Login>,
     /// A full SHA.
     pub commit: Option<git2::Oid>,
@@ -56,6 +56,8 @@ pub struct Ci {
     pub reference: Option<String>,
     /// A link to the run.
     pub run_url: Option<String>,
+    /// The server that the job comes from, where repositories are called `owner/name`.
+    pub server: Option<Url>,
     /// `$GITHUB_OUTPUT`: where the outputs of a step are appended.
     pub github_output: Option<PathBuf>,
     /// `$GITHUB_STEP_SUMMARY`: where Markdown for the run's page is appended.
@@ -71,6 +73,17 @@ struct Claims {
     run_url: Option<String>,
 }
 
+impl Ci {
+    /// The URL of what the job's server calls `owner/name`; `None` if there is no such server, or that is no such name.
+    pub fn repository_called(&self, name: &str) -> Option<String> {
+        let (owner, repository) = name.split_once('/')?;
+        let is_word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let is_name = is_word(owner) && !owner.starts_with('.') && is_word(repository) && !matches!(repository, "." | "..");
+        let server = self.server.as_ref().filter(|_| is_name)?;
+        Some(format!("{}/{name}", server.as_str().trim_end_matches('/')))
+    }
+}
+
 /// Reads the environment.
 pub fn detect(environment: &Environment) -> Ci {
     let get = |name: &str| environment.get(name).map(str::to_owned);
@@ -78,11 +91,14 @@ pub fn detect(environment: &Environment) -> Ci {
     let claims = system.map(|system| claims(system, &get)).unwrap_or_default();
     Ci {
         system,
-        login: claims.repository.as_deref().and_then(login),
+        login: claims.repository.as_deref().and_then(login).or_else(|| job_token(system, &get)),
         repository: claims.repository.and_then(|url| without_credentials(&url)),
         commit: claims.commit.and_then(|sha| values::commit(&sha).ok()),
         reference: claims.reference.filter(|name| git2::Reference::is_valid_name(name)),
         run_url: claims.run_url.and_then(|url| web_link(&url)),
+        server: (system == Some(System::GitHub))
+            .then(|| github_server(&get))
+            .and_then(|url| Url::parse(&without_credentials(&url)?).ok()),
         github_output: get("GITHUB_OUTPUT").map(PathBuf::from),
         step_summary: get("GITHUB_STEP_SUMMARY").map(PathBuf::from),
     }
@@ -168,7 +184,7 @@ fn claims(system: System, get: &dyn Fn(&str) -> Option<String>) -> Claims {
 }
 
 fn github(get: &dyn Fn(&str) -> Option<String>) -> Claims {
-    let server = get("GITHUB_SERVER_URL").unwrap_or_else(|| "https://github.com".into());
+    let server = github_server(get);
     let repository = get("GITHUB_REPOSITORY").map(|name| format!("{server}/{name}"));
     let run = repository.as_ref().zip(get("GITHUB_RUN_ID"));
     Claims {
@@ -177,6 +193,10 @@ fn github(get: &dyn Fn(&str) -> Option<String>) -> Claims {
         commit: get("GITHUB_SHA"),
         reference: get("GITHUB_REF"),
     }
+}
+
+fn github_server(get: &dyn Fn(&str) -> Option<String>) -> String {
+    get("GITHUB_SERVER_URL").unwrap_or_else(|| "https://github.com".into())
 }
 
 /// `GIT_BRANCH` is `origin/main` in a classic job and `main` (or `PR-1`, which is no branch) in a multibranch one.
@@ -233,6 +253,14 @@ fn tag(name: Option<String>) -> Option<String> {
 fn login(url: &str) -> Option<Login> {
     let (_, login) = Location::parse(url).ok()?;
     login.filter(|login| !login.password.is_empty())
+}
+
+/// The token of a job of GitHub Actions, where the workflow hands it on.
+fn job_token(system: Option<System>, get: &dyn Fn(&str) -> Option<String>) -> Option<Login> {
+    let token = get(JOB_TOKEN_VARIABLE).filter(|_| system == Some(System::GitHub))?;
+    let password = token.trim().to_owned();
+    let is_token = !password.is_empty() && !password.contains(|c: char| c.is_control() || c.is_whitespace());
+    is_token.then(|| Login { user: "x-access-token".into(), password })
 }
 
 /// The URL with user and password cut out (for SSH the user stays, it is no secret). `None` for what is no URL.

@@ -8,7 +8,7 @@ use crate::bake::content::{Staged, amount, git_dir};
 use crate::bake::volume::Site;
 use crate::bake::{Context, Target};
 use crate::checkout::{Manifest, Options, Plan, Stamp, Summary, WorkTree, manifest};
-use crate::config::layers::TOKEN_VARIABLE;
+use crate::config::layers::SECRETS;
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::host::command::{self, Shell};
 use crate::host::filesystem;
@@ -254,7 +254,7 @@ fn told(sum: &Summary) -> String {
 fn run_command(cx: &Context, root: &Path) -> Result<bool> {
     let Some(script) = &cx.config.after_checkout else { return Ok(true) };
     let phase = cx.report.phase(Phase::AfterCheckout);
-    let shell = Shell { script: script.clone(), directory: root.to_owned(), withheld: vec![TOKEN_VARIABLE.into()] };
+    let shell = Shell { script: script.clone(), directory: root.to_owned(), withheld: SECRETS.map(Into::into).into() };
     let status = shell.run(&cx.cancel, |line| phase.output(line))?;
     if !status.success() {
         let message = format!("--after-checkout failed: {}", command::describe(status));

@@ -42,6 +42,19 @@ fn github_actions_with_a_pull_request() {
 }
 
 #[test]
+fn github_calls_repositories_by_owner_and_name() {
+    let ci = |server: &str| detected(&[("GITHUB_ACTIONS", "true"), ("GITHUB_SERVER_URL", server)]);
+    assert_eq!(ci("").repository_called("acme/chef-repo.git"), some("https://github.com/acme/chef-repo.git"));
+    assert_eq!(ci("https://u:p@ghe.example.com:8443/").repository_called("a_b/c"), some("https://ghe.example.com:8443/a_b/c"));
+    for other in ["chef", "acme/", "/chef", "a/b/c", "./chef", "../chef", "acme/..", "git@h:a/b", "a b/c", "https://h/x", "a/b\n"]
+    {
+        assert_eq!(ci("").repository_called(other), None, "{other}");
+    }
+    assert_eq!(ci("ext::sh -c id").repository_called("acme/chef"), None);
+    assert_eq!(detected(&[("GITLAB_CI", "true")]).repository_called("acme/chef"), None);
+}
+
+#[test]
 fn gitlab_loses_its_token() {
     let job = [
         ("GITLAB_CI", "true"),

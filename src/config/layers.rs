@@ -15,6 +15,10 @@ use crate::host::device::SYSFS_VARIABLE;
 pub const PREFIX: &str = "EBS_BAKE_";
 /// The token for HTTPS: the one setting that is not an option, so that it is in no process list and no file.
 pub const TOKEN_VARIABLE: &str = "EBS_BAKE_GIT_TOKEN";
+/// The token that a job of GitHub Actions has for its own repository, where the workflow hands it on.
+pub const JOB_TOKEN_VARIABLE: &str = "GITHUB_TOKEN";
+/// What the user's own command does not see.
+pub const SECRETS: [&str; 2] = [TOKEN_VARIABLE, JOB_TOKEN_VARIABLE];
 /// Variables of ours that are no options.
 const NO_OPTIONS: [&str; 2] = [TOKEN_VARIABLE, SYSFS_VARIABLE];
 /// How alike two names must be for one to be suggested for the other (Jaro-Winkler, 1 is equal).

@@ -158,15 +158,19 @@ fn publish(settings: settings::Publishing, store: &Store, waits: bool) -> Result
     }
 }
 
-/// Which repository and which commit. What the CI system says of its commit is true of its own repository only, and only
-/// if nobody asked for another commit.
+/// Which repository and which commit. `owner/name` is a directory if there is one, else that repository of the job's server.
+/// What the CI system says of its commit is true of its own repository only, and only if nobody asked for another commit.
 fn what(source: settings::Source, ci: &Ci) -> Result<(String, Wanted)> {
-    let of_ci = match (&source.repository, &ci.repository) {
+    let named = source.repository.map(|name| match ci.repository_called(&name) {
+        Some(url) if !Path::new(&name).exists() => url,
+        _ => name,
+    });
+    let of_ci = match (&named, &ci.repository) {
         (None, _) => true,
         (Some(given), Some(its)) => ci::same_repository(given, its),
         (Some(_), None) => false,
     };
-    let Some(repository) = source.repository.or_else(|| ci.repository.clone()) else {
+    let Some(repository) = named.or_else(|| ci.repository.clone()) else {
         return refuse(
             "there is no repository to bake: --repository is not given, and no CI job tells it",
             "--repository . bakes the repository in this directory",

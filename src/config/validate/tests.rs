@@ -247,6 +247,52 @@ fn the_ci_jobs_commit_counts_for_its_own_repository_only() {
 }
 
 #[test]
+fn on_github_owner_and_name_are_a_repository_of_its_server_unless_there_is_such_a_directory() {
+    let job = [
+        ("GITHUB_ACTIONS", "true"),
+        ("GITHUB_SERVER_URL", "https://ghe.example.com"),
+        ("GITHUB_REPOSITORY", "acme/chef"),
+        ("GITHUB_SHA", SHA),
+    ];
+    let here = Here::new("", &job);
+    let remote = |url: &str| Location::Remote(url.parse().unwrap());
+    let other = here.bake("--repository acme/other");
+    assert_eq!((other.location, other.wanted), (remote("https://ghe.example.com/acme/other"), Wanted::default()));
+    let own = here.bake("--repository acme/chef");
+    assert_eq!(own.location, remote("https://ghe.example.com/acme/chef"));
+    assert_eq!(own.wanted.commit, git2::Oid::from_str(SHA).ok(), "it is the job's own repository");
+    assert_eq!(here.bake("--repository src/config").location, Location::Local("src/config".into()), "a directory is here");
+    assert_eq!(Here::new("", &[]).bake("--repository acme/chef").location, Location::Local("acme/chef".into()));
+}
+
+#[test]
+fn a_github_jobs_own_token_is_for_its_own_repository_only() {
+    let login = |arguments: &str, more: &[(&str, &str)]| {
+        let server = ("GITHUB_SERVER_URL", "https://ghe.example.com");
+        let job = [("GITHUB_ACTIONS", "true"), server, ("GITHUB_REPOSITORY", "acme/chef"), ("GITHUB_TOKEN", "j0b\n")];
+        let login = Here::new("", &[&job[..], more].concat()).bake(arguments).access.login;
+        login.map(|login| (login.user, login.password))
+    };
+    let job = Some(("x-access-token".to_owned(), "j0b".to_owned()));
+    assert_eq!(login("", &[]), job);
+    assert_eq!(login("--repository acme/chef", &[]), job);
+    for elsewhere in [
+        "acme/other",
+        "https://github.com/acme/chef",
+        "http://ghe.example.com/acme/chef",
+        "https://ghe.example.com:444/acme/chef",
+        ".",
+    ] {
+        assert_eq!(login(&format!("--repository {elsewhere}"), &[]), None, "{elsewhere}");
+    }
+    let other = login("--repository acme/chef", &[("EBS_BAKE_GIT_TOKEN", "other")]);
+    assert_eq!(other.unwrap().1, "other", "the user's own token comes first");
+    assert_eq!(login("--repository https://u:p@ghe.example.com/acme/chef", &[]).unwrap().1, "p");
+    assert_eq!(login("", &[("GITHUB_TOKEN", "two words")]), None);
+    assert_eq!(login("--repository acme/chef", &[("GITHUB_ACTIONS", "")]), None);
+}
+
+#[test]
 fn without_a_repository_nothing_can_be_baked() {
     let (message, hint) = Here::new("", &[]).refusal("bake");
     assert!(message.contains("--repository is not given") && hint.contains("--repository ."), "{message} {hint}");

@@ -15,7 +15,7 @@ use crate::host::scratch;
 use crate::key::tag;
 use crate::publish::{Published, publish};
 use crate::report::Report;
-use crate::report::outputs::Outputs;
+use crate::report::outputs::{OutputFiles, Outputs};
 use crate::restore::{give_up, restore as restore_snapshot};
 use crate::storage::ec2::Ec2Store;
 use crate::storage::local::LocalStore;
@@ -42,17 +42,26 @@ pub struct BakeOutcome {
     pub cleanup: Option<Error>,
 }
 
-/// `bake`: bakes, and writes the output files.
+/// `bake`: bakes, and writes the output files, or in the summary of a CI's run why there are none.
 ///
 /// # Errors
 /// Those of [`bake::bake`], and `Usage` for an output file that cannot be written, before anything is done.
 pub async fn bake(config: config::Bake, report: Report, cancel: &Cancel) -> Result<BakeOutcome> {
     config.outputs.check_writable()?;
-    let (files, dry_run) = (config.outputs.clone(), config.dry_run);
-    let ec2 = config.store.ec2().map(|settings| ec2(settings, &report, cancel));
+    let files = config.outputs.clone();
+    let outcome = bake_into(&files, config, &report, cancel).await;
+    if let Err(error) = &outcome {
+        files.write_failure(error, &report.phases());
+    }
+    outcome
+}
+
+async fn bake_into(files: &OutputFiles, config: config::Bake, report: &Report, cancel: &Cancel) -> Result<BakeOutcome> {
+    let dry_run = config.dry_run;
+    let ec2 = config.store.ec2().map(|settings| ec2(settings, report, cancel));
     let store: Arc<dyn BlockStorage> = match &ec2 {
         Some(ec2) => Arc::new(ec2.clone()),
-        None => open(&config.store, &report, cancel)?,
+        None => open(&config.store, report, cancel)?,
     };
     let cx = bake::Context {
         config: Arc::new(config),
@@ -73,7 +82,7 @@ pub async fn bake(config: config::Bake, report: Report, cancel: &Cancel) -> Resu
         None => Published::default(),
     };
     let outputs = outputs(&baked, published, &cx);
-    let written = outputs.write(&files);
+    let written = outputs.write(files);
     Ok(BakeOutcome { outputs: Some(outputs), cleanup: baked.cleanup.or(written.err()) })
 }
 

@@ -203,7 +203,7 @@ impl Observer for Console {
             LogFormat::Json => json::event(event),
             LogFormat::Text => {
                 let group = if options.github { state.group_marks(event) } else { String::new() };
-                group + &text::event(event, options.color)
+                group + &text::event(event, options.color, options.github)
             }
         };
         state.foreign_lines += usize::from(matches!(event, Event::Output { .. }));

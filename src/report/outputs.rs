@@ -184,6 +184,13 @@ impl Outputs {
 }
 
 impl OutputFiles {
+    /// Says in the step summary what went wrong and how far the run came. That it cannot be said is no second error.
+    pub fn write_failure(&self, error: &Error, phases: &[PhaseRecord]) {
+        if let Some(path) = &self.step_summary {
+            let _ = append(path, &summary::failure(error, phases));
+        }
+    }
+
     /// Whether all can be written: before a volume is rented or hours are spent. Leaves nothing behind.
     pub fn check_writable(&self) -> Result<()> {
         let files = [

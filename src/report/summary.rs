@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use super::console::{seconds, short_ref};
-use super::escape;
 use super::outputs::Outputs;
+use super::{PhaseRecord, escape};
+use crate::error::Error;
 
-/// The Markdown for `$GITHUB_STEP_SUMMARY`.
+/// The Markdown for `$GITHUB_STEP_SUMMARY` after a run that went well.
 pub fn markdown(outputs: &Outputs) -> String {
     let verb = if outputs.reused { "Reused" } else { "Baked" };
     let mut page = format!("### {verb} {}\n\n", escape::markdown(outputs.snapshot_id.as_str()));
@@ -15,18 +16,31 @@ pub fn markdown(outputs: &Outputs) -> String {
         let value = if name == "ref" { short_ref(&value).to_owned() } else { value };
         row(&mut page, name, &[&escape::markdown(&value)]);
     }
-    if outputs.phases.is_empty() {
+    page + &times(&outputs.phases)
+}
+
+/// The same after one that failed: what went wrong, and how far it came.
+pub fn failure(error: &Error, phases: &[PhaseRecord]) -> String {
+    let mut page = format!("### Failed: {}\n\n", escape::markdown(&error.to_string()));
+    if let Some(hint) = error.hint_text() {
+        page += &format!("{}\n", escape::markdown(hint));
+    }
+    page + &times(phases)
+}
+
+/// A table and a chart of the phases.
+fn times(phases: &[PhaseRecord]) -> String {
+    let mut page = String::new();
+    if phases.is_empty() {
         return page;
     }
     page += "\n| phase | time | change | result |\n|---|--:|---|---|\n";
-    for record in &outputs.phases {
+    for record in phases {
         let change = record.change.map_or("failed", |change| change.name());
         let detail = if record.detail.is_empty() { String::new() } else { escape::markdown(&record.detail) };
         row(&mut page, record.phase.name(), &[&seconds(record.elapsed), change, &detail]);
     }
-    page += "\n";
-    page += &gantt(outputs);
-    page
+    page + "\n" + &gantt(phases)
 }
 
 fn row(page: &mut String, name: &str, cells: &[&str]) {
@@ -34,9 +48,9 @@ fn row(page: &mut String, name: &str, cells: &[&str]) {
 }
 
 /// A Mermaid chart. Times are milliseconds since the start; nothing but our own words and numbers goes in.
-fn gantt(outputs: &Outputs) -> String {
+fn gantt(phases: &[PhaseRecord]) -> String {
     let mut chart = String::from("```mermaid\ngantt\n    dateFormat x\n    axisFormat %M:%S\n");
-    for record in &outputs.phases {
+    for record in phases {
         let mark = if record.change.is_none() { "crit, " } else { "" };
         let length = record.elapsed.as_millis().max(1);
         writeln!(chart, "    {} :{mark}{}, {length}ms", record.phase.name(), record.started.as_millis())

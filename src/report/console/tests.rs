@@ -91,6 +91,14 @@ fn what_others_say_cannot_leave_its_line_or_command_the_runner() {
 }
 
 #[test]
+fn on_github_a_warning_is_an_annotation() {
+    let github = Options { github: true, ..PLAIN };
+    let events = [Event::Warning("50% of\nrefs/heads/::add-mask::x"), Event::Note("::add-mask::x")];
+    let expected = "::warning title=ebs-bake::50%25 of\\nrefs/heads/::add-mask::x\nnote: ::add-mask::x\n";
+    assert_eq!(shown(github, &events), expected);
+}
+
+#[test]
 fn the_git_hosts_chatter_is_for_the_verbose() {
     let chatter = [Event::Output { phase: Phase::Fetch, line: "remote: Counting objects: 100%" }];
     assert_eq!(shown(PLAIN, &chatter), "");

@@ -22,8 +22,8 @@ fn paint(text: &str, style: Style, color: bool) -> String {
     if color { format!("\x1b[{}m{text}\x1b[0m", style as u8) } else { text.to_owned() }
 }
 
-/// The line of an event; empty for those that have none.
-pub fn event(event: &Event<'_>, color: bool) -> String {
+/// The line of an event; empty for those that have none. On GitHub a warning is an annotation of the run.
+pub fn event(event: &Event<'_>, color: bool, github: bool) -> String {
     match *event {
         Event::Started(phase) => format!("{} {}\n", paint(">", Style::Dim, color), phase.name()),
         Event::Finished { phase, change, detail, elapsed } => {
@@ -45,6 +45,7 @@ pub fn event(event: &Event<'_>, color: bool) -> String {
             )
         }
         Event::Note(text) => format!("{} {}\n", paint("note:", Style::Bold, color), escape::line(text)),
+        Event::Warning(text) if github => annotation("warning", &escape::line(text)),
         Event::Warning(text) => format!("{} {}\n", paint("warning:", Style::Yellow, color), escape::line(text)),
         Event::Progress { .. } => String::new(),
     }
@@ -137,7 +138,12 @@ pub fn error(error: &Error, color: bool, github: bool) -> String {
     }
     if github {
         let annotation = hint.map_or_else(|| message.clone(), |hint| format!("{message}\n{hint}"));
-        text += &format!("::error title=ebs-bake::{}\n", escape::workflow_command(&annotation));
+        text += &self::annotation("error", &annotation);
     }
     text
+}
+
+/// What GitHub shows on the run's page, and in the log in a colour of its own.
+fn annotation(level: &str, text: &str) -> String {
+    format!("::{level} title=ebs-bake::{}\n", escape::workflow_command(text))
 }

@@ -173,6 +173,22 @@ fn the_step_summary_is_a_table_a_chart_and_nothing_of_others() {
     }
 }
 
+#[test]
+fn the_summary_of_a_failed_run_says_what_and_how_far() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = OutputFiles { step_summary: Some(directory.path().join("summary.md")), ..OutputFiles::default() };
+    fs::write(files.step_summary.as_ref().unwrap(), "earlier\n").unwrap();
+    let mut phases = example().phases;
+    phases[1].change = None;
+    let error = Error::new(Kind::Git, "cannot fetch <b>\n::add-mask::x").hint("look at *it*");
+    files.write_failure(&error, &phases);
+    let page = fs::read_to_string(files.step_summary.unwrap()).unwrap();
+    let expected = "earlier\n### Failed: <code>cannot fetch &#60;b&#62;&#92;n&#58;&#58;add-mask&#58;&#58;x</code>\n\n<code>look at &#42;it&#42;</code>\n";
+    assert!(page.starts_with(expected), "{page}");
+    assert!(page.contains("| checkout | 0.75s | failed |") && page.contains("checkout :crit, 250, 750ms"), "{page}");
+    assert!(summary::failure(&error, &[]).ends_with("</code>\n"), "no table of nothing");
+}
+
 fn files(directory: &Path) -> OutputFiles {
     OutputFiles {
         json: Some(directory.join("out.json")),

@@ -8,6 +8,8 @@ mod bake;
 mod component;
 #[path = "support/dotenv.rs"]
 mod dotenv;
+#[path = "support/generated.rs"]
+mod generated;
 #[path = "support/git_cli.rs"]
 mod git_cli;
 #[path = "support/git_server.rs"]

@@ -1,6 +1,9 @@
 //! Every option means the same as a flag, as a variable and as a key of the file; and all of them are documented.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says what it skips")]
 
+#[path = "support/generated.rs"]
+mod generated;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -11,6 +14,7 @@ use ebs_bake::error::Result;
 use ebs_bake::report::outputs::Outputs;
 use ebs_bake::source::Location;
 use ebs_bake::source::credentials::Login;
+use generated::assert_generated;
 
 fn as_path(text: &str) -> Result<(Location, Option<Login>)> {
     Ok((Location::Local(text.into()), None))
@@ -102,9 +106,6 @@ fn every_option_means_the_same_in_all_three_layers() {
     }
 }
 
-const BEGIN: &str = "<!-- options: begin (generated: UPDATE_DOCS=1 cargo test --test cli_layers) -->\n";
-const END: &str = "<!-- options: end -->\n";
-
 /// The tables of all options, from the definition of the command line.
 fn option_tables() -> String {
     let mut sections: Vec<(String, Vec<String>)> = Vec::new();
@@ -150,14 +151,8 @@ fn option_tables() -> String {
 
 #[test]
 fn the_documentation_has_every_option_and_no_other() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
-    let page = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).expect("the page has the mark where the tables begin");
-    let (tables, after) = rest.split_once(END).expect("the page has the mark where the tables end");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        return std::fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", option_tables())).unwrap();
-    }
-    assert!(tables == option_tables(), "docs/configuration.md is out of date: UPDATE_DOCS=1 cargo test --test cli_layers");
+    let tables = option_tables();
+    assert_generated("docs/configuration.md", "options", &tables);
     for name in option_names() {
         assert!(tables.contains(&format!("| `{name}` |")), "{name}");
     }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_yaml::{Mapping, Value};
 
+use crate::generated::{assert_generated, quoted};
 use crate::options::{BakeOption, bake_options};
 use crate::tools::python_tool;
 
@@ -73,23 +74,6 @@ fn interpolated(value: &Value, inputs: &BTreeMap<&str, Value>) -> Value {
     }
 }
 
-/// The text between two marks of a file is what it should be, or with UPDATE_DOCS becomes it.
-#[track_caller]
-fn generated(file: &str, begin: &str, end: &str, content: &str) {
-    let whole = text(file);
-    let (before, rest) = whole.split_once(begin).expect("the mark where it begins");
-    let (mark, rest) = rest.split_once('\n').unwrap();
-    let (found, after) = rest.split_once(end).expect("the mark where it ends");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        return std::fs::write(path(file), format!("{before}{begin}{mark}\n{content}{end}{after}")).unwrap();
-    }
-    assert!(found == content, "{file} is out of date: UPDATE_DOCS=1 cargo test --test ci_gitlab");
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
 /// The values that an option takes, if they are few.
 fn allowed(name: &str) -> Vec<String> {
     let definition = ebs_bake::cli::definition();
@@ -119,15 +103,15 @@ fn input(option: &BakeOption) -> String {
 fn the_components_inputs_are_the_options_of_bake() {
     let options = bake_options();
     let inputs: String = options.iter().map(input).collect();
-    generated(COMPONENT, "    # options: begin", "    # options: end\n", &inputs);
+    assert_generated(COMPONENT, "options", &inputs);
     let variable = |option: &BakeOption| {
         format!("    {}:\n      value: $[[ inputs.{} ]]\n      expand: false\n", option.variable, option.name)
     };
     let variables: String = options.iter().map(variable).collect();
-    generated(COMPONENT, "    # variables: begin", "    # variables: end\n", &variables);
+    assert_generated(COMPONENT, "variables", &variables);
 
     let (inputs, _) = component();
-    generated(PAGE, "<!-- inputs: begin", "<!-- inputs: end -->\n", &table(&inputs));
+    assert_generated(PAGE, "inputs", &table(&inputs));
     let expected: BTreeSet<&str> = options.iter().map(|option| option.name.as_str()).chain(ABOUT_THE_JOB).collect();
     assert_eq!(names(&inputs), expected);
     let required: Vec<&Value> = inputs.iter().filter(|(_, spec)| spec.get("default").is_none()).map(|(name, _)| name).collect();

@@ -111,13 +111,19 @@ impl Host {
         entry.join(image_name(&entry))
     }
 
-    /// Loop devices on files of this machine's directory.
+    /// Loop devices on files of this machine's directory. Those that were attached in a container say of their file only where
+    /// it is in the directory that the container had.
     pub fn loop_devices(&self) -> Vec<(PathBuf, PathBuf)> {
+        let volumes: Vec<PathBuf> =
+            self.volumes().iter().map(|path| path.strip_prefix(self.path("store")).unwrap().into()).collect();
+        let is_ours = |file: &Path| {
+            file.starts_with(self.directory.path()) || file.parent().is_some_and(|at| volumes.iter().any(|it| at.ends_with(it)))
+        };
         let mut found = Vec::new();
         for entry in fs::read_dir("/sys/block").unwrap().flatten() {
             let Ok(backing) = fs::read(entry.path().join("loop/backing_file")) else { continue };
             let backing = PathBuf::from(std::ffi::OsStr::from_bytes(backing.trim_ascii_end()));
-            if backing.starts_with(self.directory.path()) {
+            if is_ours(&backing) {
                 found.push((Path::new("/dev").join(entry.file_name()), backing));
             }
         }

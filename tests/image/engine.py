@@ -126,7 +126,8 @@ class Engine:
         if self.missing:
             options |= {"add-runtime": f"bounded={self.bounded_runtime()}", "default-runtime": "bounded"}
         command = ["dockerd", *(f"--{name}={value}" for name, value in options.items())]
-        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        # containerd writes to TMPDIR when dockerd asks it what it hangs on.
+        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "TMPDIR": self.directory}
         with open(self.path("log"), "wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=end_with_parent

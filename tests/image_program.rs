@@ -56,7 +56,7 @@ fn root_the_program_needs_nothing_to_look_up_names_and_to_talk_tls() {
     fs::write(scratch.path("root/etc/hosts"), "127.0.0.1 localhost\n").unwrap();
     // As where a desktop or a cloud's distribution has sources of its own: one that is not there, and would end the search.
     fs::write(scratch.path("root/etc/nsswitch.conf"), "hosts: mdns4_minimal [UNAVAIL=return] files dns\n").unwrap();
-    let mut command = Command::new("chroot");
+    let mut command = Command::new("/usr/sbin/chroot");
     command.arg(scratch.path("root")).args(["/ebs-bake", "bake", "--store", "local", "--local-dir", "/tmp/store", "--dry-run"]);
     command.args(["--repository", &format!("https://localhost:{port}/up")]).env_clear().env("SSL_CERT_FILE", "/etc/ca.pem");
     let output = command.output().unwrap();

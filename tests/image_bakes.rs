@@ -255,7 +255,7 @@ fn root_a_container_that_is_killed_is_repaired_by_the_next() {
     local.assert_repaired("after all kills");
 }
 
-/// A bake in a container on the stage's instance, which can have the tests' devices: those are loop devices.
+/// A container on the stage's instance; the repository is there too.
 fn on_ec2(stage: &Stage, container: &Container, privileges: &[&str]) -> Run {
     let (sysfs, up) = (stage.host.sysfs.display().to_string(), stage.repository.display().to_string());
     let mounts = [format!("{sysfs}:{sysfs}:ro"), format!("{up}:{up}:ro")];
@@ -264,27 +264,32 @@ fn on_ec2(stage: &Stage, container: &Container, privileges: &[&str]) -> Run {
     let flags = mounts.iter().flat_map(|mount| ["--volume", mount.as_str()]);
     let flags = flags.chain(variables.iter().flat_map(|(name, _)| ["--env", *name]));
     let flags: Vec<&str> = flags.chain(["--network", "host"]).chain(privileges.iter().copied()).collect();
-    let mut run = container.run(&flags).args(["bake", "--log-format", "json", "--verbose", "--repository"]).arg(up);
+    let mut run = container.run(&flags);
     run.0.envs(variables);
     run
 }
 
-/// What the tests' volumes need: on EC2 it is `b 259:*`, or `b 202:*`.
+fn bake_on_ec2(stage: &Stage, container: &Container, privileges: &[&str]) -> Run {
+    let run = on_ec2(stage, container, privileges);
+    run.args(["bake", "--log-format", "json", "--verbose", "--repository"]).arg(&stage.repository)
+}
+
+/// What the tests' volumes need, which are loop devices: on EC2 it is `b 259:*`, or `b 202:*`.
 fn least_on_ec2() -> Vec<&'static str> {
     LEAST.into_iter().chain(["--device-cgroup-rule", "b 7:* rwm"]).collect()
 }
 
 #[test]
 fn root_a_container_finds_an_ebs_volume_that_appears_after_its_start() {
-    let Some(stage) = Stage::new() else { return };
     for privileges in [least_on_ec2(), vec!["--privileged"]] {
-        stage.cloud.bridge.reset();
-        let stage = Stage::new().unwrap();
+        let Some(stage) = Stage::new() else { return };
         stage.cloud.bridge.timing(json!({ "device.appearing": { "seconds": 1 } }));
-        let baked = on_ec2(&stage, &Container::new(), &privileges).baked();
+        let baked = bake_on_ec2(&stage, &Container::new(), &privileges).baked();
         stage.cloud.rests(1, 1);
-        let again = on_ec2(&stage, &Container::new(), &privileges).baked();
+        let again = bake_on_ec2(&stage, &Container::new(), &privileges).baked();
         assert_eq!((again.id.as_str(), again.reused()), (baked.id.as_str(), true));
+        let doctor = on_ec2(&stage, &Container::new(), &privileges).arg("doctor").ended();
+        assert_eq!(doctor.code, 0, "{doctor:?}");
         // The program on the host finds the same.
         assert_eq!(stage.bake(&[]).snapshot(), baked.id);
     }
@@ -293,7 +298,7 @@ fn root_a_container_finds_an_ebs_volume_that_appears_after_its_start() {
 #[test]
 fn root_a_container_without_the_device_rule_says_which() {
     let Some(stage) = Stage::new() else { return };
-    let failed = on_ec2(&stage, &Container::new(), &LEAST).failed(6);
+    let failed = bake_on_ec2(&stage, &Container::new(), &LEAST).failed(6);
     failed.says("no node for the block device", "--device-cgroup-rule 'b 7:* rwm'");
     stage.cloud.rests(0, 0);
 }
@@ -302,7 +307,7 @@ fn root_a_container_without_the_device_rule_says_which() {
 fn root_a_container_that_is_stopped_on_ec2_leaves_nothing() {
     let Some(stage) = Stage::new() else { return };
     let stop = |container: &Container, phase: &str, more: &[&str]| {
-        let mut stopped = on_ec2(&stage, container, &least_on_ec2()).args(more).started();
+        let mut stopped = bake_on_ec2(&stage, container, &least_on_ec2()).args(more).started();
         assert!(stopped.until("started", phase), "{phase} never began");
         let began = Instant::now();
         assert!(container.stop().wait().unwrap().success(), "{phase}");
@@ -319,7 +324,7 @@ fn root_a_container_that_is_stopped_on_ec2_leaves_nothing() {
     stage.cloud.bridge.timing(json!({ "snapshot.pending": "never" }));
     stop(&Container::new(), "wait", &[]);
     stage.cloud.rests(1, 1);
-    let id = on_ec2(&stage, &Container::new(), &least_on_ec2()).baked().id;
+    let id = bake_on_ec2(&stage, &Container::new(), &least_on_ec2()).baked().id;
     assert!(stage.cloud.bridge.state().snapshots.contains_key(&id));
     stage.cloud.rests(1, 1);
 }

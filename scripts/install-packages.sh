@@ -15,6 +15,8 @@ for job in "$@"; do
             packages="$packages debootstrap debian-archive-keyring"
             [ -x /usr/bin/dockerd ] || packages="$packages docker.io"
             command -v npm >/dev/null || packages="$packages npm"
+            # The examples for CI systems: Groovy runs the Jenkinsfile, jq the one for CodeBuild.
+            packages="$packages default-jre-headless groovy jq"
             ;;
         *) echo "install-packages.sh: no job is called $job" >&2; exit 2 ;;
     esac

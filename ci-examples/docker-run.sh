@@ -13,7 +13,7 @@ set -eu
 names=$(awk 'BEGIN {
   some = "^(EBS_BAKE|AWS|CI|BUILD|BUILDKITE|CIRCLE|SYSTEM|CODEBUILD|DRONE)_[A-Za-z0-9_]+$"
   jenkins = "^(JENKINS_URL|GIT_(URL|URL_1|COMMIT|BRANCH|LOCAL_BRANCH)|BRANCH_NAME|TAG_NAME|CHANGE_ID)$"
-  others = "^(CI|GITLAB_CI|BUILDKITE|CIRCLECI|TF_BUILD|DRONE)$"
+  others = "^(CI|GITLAB_CI|BUILDKITE|CIRCLECI|TF_BUILD|DRONE|(http|https|all|no)_proxy|(HTTP|HTTPS|ALL|NO)_PROXY)$"
   for (name in ENVIRON) if (name ~ some || name ~ jenkins || name ~ others) print "--env=" name
 }')
 set -- "${IMAGE:-ebs-bake}" "$@"

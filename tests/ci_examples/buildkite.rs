@@ -6,9 +6,9 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_yaml::Value;
 
-use crate::ci_host::{BRANCH, CiHost, MESSAGE, RUN_URL, Step, TOKEN, Variables, variables};
+use crate::ci_host::{BRANCH, CiHost, MESSAGE, RUN_URL, Step, TOKEN, Variables, example, variables};
 use crate::support::needs_root;
-use crate::yaml::{list, load, mapping, only, string, text};
+use crate::yaml::{list, load, mapping, only, string};
 
 fn predefined(ci: &CiHost) -> Variables {
     variables([
@@ -63,11 +63,12 @@ fn step(ci: &CiHost, label: &str) -> Step {
     Step { shell, script: uploaded(&string(&step["command"]), &known), variables, on_failure: false }
 }
 
-/// The hook, as it runs after a step.
+/// The hook, as it runs after a step: the agent's own script sources it and goes on.
 fn pre_exit(step: &Step, exit_status: &str) -> Step {
     let mut variables = step.variables.clone();
     variables.insert("BUILDKITE_COMMAND_EXIT_STATUS".into(), exit_status.into());
-    Step { shell: vec!["sh".into(), "-c".into()], script: text("buildkite-pre-exit.sh"), variables, on_failure: false }
+    let script = format!(". '{}' && touch went-on", example("ci-examples/buildkite-pre-exit.sh").display());
+    Step { shell: vec!["sh".into(), "-c".into()], script, variables, on_failure: false }
 }
 
 #[test]
@@ -96,6 +97,7 @@ fn root_buildkite_hands_nothing_on_after_a_failure() {
     assert_eq!(ci.run(&bake).code, 7);
     assert!(!ci.host.path("bin/meta-data.snapshot-id").exists());
     assert_eq!(ci.run(&pre_exit(&bake, "7")).code, 0);
+    assert!(ci.workspace("went-on").exists());
     ci.assert_cleaned_up();
     ci.assert_nothing_left(0);
 }

@@ -2,6 +2,7 @@
 //!
 //! The library never prints: it returns values and errors, and reports progress to a [`report::Observer`].
 
+pub mod aws;
 pub mod bake;
 pub mod cancel;
 pub mod checkout;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ebs_bake::storage::ec2::api::Action;
+use ebs_bake::aws::api::Action;
 use serde_json::Value;
 
 fn statements() -> Vec<Value> {

@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use super::host::{UNPRIVILEGED, is_privileged};
 use super::permissions::{self, TRIED};
 use super::{Check, instance};
+use crate::aws::api::Action;
 use crate::bake::decide::{self, VolumeChoice};
 use crate::bake::volume::{named, wanted};
 use crate::cancel::Cancel;
@@ -14,7 +15,6 @@ use crate::host::device::SysFs;
 use crate::key::tag;
 use crate::report::Report;
 use crate::storage::ec2::Ec2Store;
-use crate::storage::ec2::api::Action;
 use crate::storage::ec2::preflight::{Caller, Found, Permission, Preflight, Subject};
 use crate::storage::{Attachment, NewSnapshot, Snapshot, SnapshotQuery, Tags, Volume, VolumeQuery};
 

@@ -1,8 +1,8 @@
 //! Which EC2 actions a bake calls here, and whether it may.
 
 use super::Check;
+use crate::aws::api::Action;
 use crate::config::{After, Doctor};
-use crate::storage::ec2::api::Action;
 use crate::storage::ec2::preflight::Permission;
 use crate::storage::{Attachment, Volume};
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_ec2::{Client, types};
 
-use self::api::{Action, Api};
-use self::failure::{Class, Failure};
 use super::{
     Attachment, BlockStorage, NewSnapshot, NewVolume, Snapshot, SnapshotId, SnapshotQuery, Volume, VolumeId, VolumeQuery,
 };
+use crate::aws::api::{Action, Api, direct_http_client};
+use crate::aws::failure::{Class, Failure};
 use crate::cancel::Cancel;
 use crate::config::Ec2;
 use crate::error::{Error, Kind, OrFail, Result};
@@ -22,13 +22,11 @@ use crate::host::lock::DeviceLock;
 use crate::key::tag;
 use crate::report::{Change, Report};
 
-pub mod api;
 mod attach;
 mod convert;
 mod copy;
 mod create;
 mod detach;
-pub mod failure;
 mod grow;
 mod parameter;
 pub mod preflight;
@@ -49,7 +47,7 @@ pub struct Ec2Store {
 
 struct Inner {
     settings: Ec2,
-    api: Api,
+    api: Arc<Api>,
     identity: Identity,
     sysfs: SysFs,
     report: Report,
@@ -60,9 +58,14 @@ impl Ec2Store {
     /// Calls nothing yet. Waits for volumes end when `cancel` is called, but for those that give something back.
     pub fn new(settings: Ec2, sysfs: SysFs, report: Report, cancel: Cancel) -> Self {
         let stated = Stated { instance_id: settings.instance_id.clone(), availability_zone: settings.availability_zone.clone() };
-        let identity = Identity::new(stated, api::direct_http_client());
-        let api = Api::new(settings.region.clone());
+        let identity = Identity::new(stated, direct_http_client());
+        let api = Arc::new(Api::new(settings.region.clone()));
         Ec2Store { inner: Arc::new(Inner { settings, api, identity, sysfs, report, cancel }) }
+    }
+
+    /// The APIs of the store's region, with its credentials, for what else is done with snapshots.
+    pub fn api(&self) -> Arc<Api> {
+        self.inner.api.clone()
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use aws_sdk_ec2::{Client, types};
 use tokio::time::sleep;
 
-use super::api::Action;
 use super::convert::{self, Standing};
-use super::failure::{Class, Failure};
 use super::{Inner, unknown_volume};
+use crate::aws::api::Action;
+use crate::aws::failure::{Class, Failure};
 use crate::bake::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::host::device::{Device, Locator};

@@ -6,10 +6,10 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::operation::copy_snapshot::builders::CopySnapshotFluentBuilder;
 use aws_sdk_ec2::types::{OperationType, ResourceType, SnapshotAttributeName};
 
-use super::api::Action;
 use super::presign::{self, Copy};
 use super::snapshot::{MAX_DESCRIPTION, Made, without_retries};
 use super::{Ec2Store, convert};
+use crate::aws::api::Action;
 use crate::config::Ec2;
 use crate::error::{Error, Kind, Result};
 use crate::key::tag;

@@ -7,10 +7,10 @@ use aws_sdk_ec2::operation::create_volume::builders::CreateVolumeFluentBuilder;
 use aws_sdk_ec2::types::{self, ResourceType, VolumeType};
 use sha2::{Digest, Sha256};
 
-use super::api::Action;
 use super::convert::{self, Standing};
-use super::failure::Class;
 use super::{Inner, random_run};
+use crate::aws::api::Action;
+use crate::aws::failure::Class;
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::report::Change;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use aws_sdk_ec2::Client;
 
-use super::api::Action;
 use super::attach::Watch;
-use super::failure::Class;
 use super::{Inner, convert};
+use crate::aws::api::Action;
+use crate::aws::failure::Class;
 use crate::bake::blocking;
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};

@@ -5,10 +5,10 @@ use std::time::Duration;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::VolumeModificationState as State;
 
-use super::api::Action;
 use super::convert::{self, Standing};
-use super::failure::Class;
 use super::{Inner, unknown_volume};
+use crate::aws::api::Action;
+use crate::aws::failure::Class;
 use crate::error::{Error, Kind, Result};
 use crate::storage::VolumeId;
 use crate::wait::{self, Pace};

@@ -4,8 +4,8 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::ParameterType;
 
 use super::Ec2Store;
-use super::api::{Action, failure};
-use super::failure::Class;
+use crate::aws::api::Action;
+use crate::aws::failure::Class;
 use crate::error::Result;
 use crate::report::Change;
 use crate::storage::SnapshotId;
@@ -16,20 +16,21 @@ impl Ec2Store {
     /// # Errors
     /// `Storage` for what Systems Manager refuses, `Permission` for what is not permitted.
     pub async fn write_parameter(&self, name: &str, id: &SnapshotId) -> Result<Change> {
-        let ssm = Client::new(&self.inner.api.sdk_config().await);
+        let api = &self.inner.api;
         let doing = format!("write the parameter {name}");
-        match ssm.get_parameter().name(name).send().await {
+        match api.call(Action::GetParameter, |ssm: &Client| ssm.get_parameter().name(name).send()).await {
             Ok(answer) if answer.parameter().and_then(|parameter| parameter.value()) == Some(id.as_str()) => {
                 return Ok(Change::Unchanged);
             }
             Ok(_) => {}
-            Err(error) => match failure(Action::GetParameter, &error) {
-                failure if failure.class() == Class::NotFound => {}
-                failure => return Err(failure.into_error(doing)),
-            },
+            Err(failure) if failure.class() == Class::NotFound => {}
+            Err(failure) => return Err(failure.into_error(doing)),
         }
-        let request = ssm.put_parameter().name(name).value(id.as_str()).r#type(ParameterType::String).overwrite(true);
-        request.send().await.map_err(|error| failure(Action::PutParameter, &error).into_error(doing))?;
+        let send = |ssm: &Client| {
+            let request = ssm.put_parameter().name(name).value(id.as_str());
+            request.r#type(ParameterType::String).overwrite(true).send()
+        };
+        api.call(Action::PutParameter, send).await.map_err(|failure| failure.into_error(doing))?;
         Ok(Change::Changed)
     }
 }

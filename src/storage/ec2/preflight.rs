@@ -11,9 +11,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
 
-use super::api::{self, Action};
-use super::failure::{Class, Failure};
 use super::{Ec2Store, Inner, PAGE, convert, random_run, snapshot};
+use crate::aws::api::Action;
+use crate::aws::failure::{Class, Failure};
 use crate::error::{Error, Kind, Result};
 use crate::host::identity::{Document, Stated};
 use crate::storage::{BlockStorage, NewSnapshot, NewVolume, Snapshot, SnapshotId, SnapshotQuery, Volume, VolumeQuery};
@@ -107,19 +107,22 @@ impl Preflight<'_> {
     /// `Usage`, when none is named anywhere.
     pub async fn region(&self) -> Result<String> {
         let api = &self.inner().api;
-        let client = tokio::time::timeout(PATIENCE, api.connected()).await.ok().flatten();
+        let known = tokio::time::timeout(PATIENCE, api.config()).await.is_ok();
         let nowhere = || Error::new(Kind::Usage, "no AWS region is named").hint("give --region, or set AWS_REGION");
-        client.and_then(|_| api.region()).ok_or_else(nowhere)
+        known.then(|| api.region()).flatten().ok_or_else(nowhere)
     }
 
     /// Asks STS whose the credentials are, which needs no permission.
     pub async fn caller(&self) -> Caller {
-        let answer = tokio::time::timeout(STS_PATIENCE, async {
-            let sts = aws_sdk_sts::Client::new(&self.inner().api.sdk_config().await);
-            let answer = sts.get_caller_identity().send().await;
-            self.note_time(&answer);
-            answer.map_err(|error| api::failure(Action::GetCallerIdentity, &error))
-        });
+        let send = |sts: &aws_sdk_sts::Client| {
+            let sent = sts.get_caller_identity().send();
+            async move {
+                let answer = sent.await;
+                self.note_time(&answer);
+                answer
+            }
+        };
+        let answer = tokio::time::timeout(STS_PATIENCE, self.inner().api.call(Action::GetCallerIdentity, send));
         match answer.await.unwrap_or_else(|_| Err(silence(Action::GetCallerIdentity))) {
             Ok(identity) => Caller::Known(identity.arn().unwrap_or("an identity without an ARN").to_owned()),
             Err(failure) if failure.missing.is_none() && matches!(failure.class(), Class::Ambiguous | Class::Retry) => {

@@ -12,7 +12,7 @@ use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, 
 use aws_sigv4::sign::v4;
 use url::Url;
 
-use super::api::Api;
+use crate::aws::api::Api;
 use crate::error::{Error, Kind, OrFail, Result};
 
 /// As botocore has it (`generate_presigned_url`).
@@ -30,7 +30,7 @@ pub(super) struct Copy<'a> {
 
 /// What EC2 in the destination asks EC2 in `copy.from` with, in our name (API reference, CopySnapshot, `PresignedUrl`).
 pub(super) async fn url(home: &Api, copy: &Copy<'_>) -> Result<String> {
-    let config = home.sdk_config().await;
+    let config = home.config().await;
     let endpoint = endpoint(&config, copy.from).await?;
     let credentials = match config.credentials_provider() {
         Some(provider) => provider.provide_credentials().await.or_fail(Kind::Permission, || "no credentials")?,

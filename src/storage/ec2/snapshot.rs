@@ -8,9 +8,9 @@ use aws_sdk_ec2::operation::create_snapshot::CreateSnapshotOutput;
 use aws_sdk_ec2::operation::create_snapshot::builders::CreateSnapshotFluentBuilder;
 use aws_sdk_ec2::types::{self, ResourceType};
 
-use super::api::Action;
-use super::failure::{Class, Failure};
 use super::{Inner, convert, random_run};
+use crate::aws::api::Action;
+use crate::aws::failure::{Class, Failure};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::key::tag;

@@ -1,4 +1,4 @@
-//! What EC2's errors mean: decided from the action, the error code and the HTTP status alone, in one table.
+//! What AWS's errors mean: decided from the action, the error code and the HTTP status alone, in one table.
 
 use super::api::Action;
 use crate::error::{Error, Kind};
@@ -8,11 +8,11 @@ use crate::error::{Error, Kind};
 pub struct Failure {
     /// The action.
     pub action: Action,
-    /// EC2's error code, if an answer with one came.
+    /// AWS's error code, if an answer with one came.
     pub code: Option<String>,
     /// The HTTP status, if an answer came.
     pub status: Option<u16>,
-    /// What EC2 or the transport said.
+    /// What AWS or the transport said.
     pub message: String,
     /// What was missing here, so that nothing was sent.
     pub missing: Option<Missing>,
@@ -134,7 +134,7 @@ impl Failure {
             "AuthFailure" => "the credentials are not valid in this region, or the clock of this host is wrong",
             "OptInRequired" | "PendingVerification" | "Blocked" => "AWS does not let this account do that: see its message",
             code if DENIED.contains(&code) => "docs/iam-policy.json has the permissions that are needed",
-            code if THROTTLED.contains(&code) => "EC2 is being called too often from this account and region: run again later",
+            code if THROTTLED.contains(&code) => "AWS is being called too often from this account and region: run again later",
             "ConcurrentSnapshotLimitExceeded" | "PendingSnapshotLimitExceeded" => {
                 "wait until other snapshots have completed, or have the quota of pending snapshots raised"
             }
@@ -155,7 +155,7 @@ impl Failure {
             }
             "InvalidInstanceID.NotFound" | "InvalidInstanceID.Malformed" => "see --instance-id and --region",
             "IncorrectInstanceState" => "the instance must be running: see --instance-id",
-            "" if self.status.is_none() => "see whether this host reaches the EC2 endpoint of the region",
+            "" if self.status.is_none() => "see whether this host reaches the AWS endpoint of the region",
             _ => return None,
         })
     }

@@ -1,4 +1,4 @@
-//! The EC2 API: a client made when it is needed first, and calls whose failures are values.
+//! The API of one region: settings that all services share, credentials that are renewed, calls.
 
 use std::error::Error as StdError;
 use std::sync::Mutex;
@@ -8,7 +8,6 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -23,30 +22,28 @@ const ATTEMPTS: u32 = 7;
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(8);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// EC2 answers within seconds, if it does.
+/// AWS answers within seconds, if it does.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Defines [`Action`] and the list of all of them.
 macro_rules! actions {
-    ($($name:ident),* $(,)?) => {
+    ($($service:literal: $($name:ident),+;)+) => {
         /// The API actions that this program calls: exactly those that `docs/iam-policy.json` permits, and STS's
         /// GetCallerIdentity, which needs no permission (API reference).
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[allow(missing_docs, reason = "the EC2 API reference describes each")]
+        #[allow(missing_docs, reason = "the API references describe each")]
         pub enum Action {
-            $($name),*
+            $($($name),+),+
         }
 
         impl Action {
             /// All of them.
-            pub const ALL: &[Action] = &[$(Action::$name),*];
+            pub const ALL: &[Action] = &[$($(Action::$name),+),+];
 
             /// The service that has it, as policies name it.
             pub fn service(self) -> &'static str {
                 match self {
-                    Action::GetCallerIdentity => "sts",
-                    Action::GetParameter | Action::PutParameter => "ssm",
-                    _ => "ec2",
+                    $($(Action::$name)|+ => $service),+
                 }
             }
         }
@@ -54,22 +51,22 @@ macro_rules! actions {
 }
 
 actions!(
-    AttachVolume,
-    CopySnapshot,
-    CreateSnapshot,
-    CreateVolume,
-    DeleteSnapshot,
-    DeleteVolume,
-    DescribeSnapshotAttribute,
-    DescribeSnapshots,
-    DescribeVolumes,
-    DescribeVolumesModifications,
-    DetachVolume,
-    GetCallerIdentity,
-    GetParameter,
-    ModifySnapshotAttribute,
-    ModifyVolume,
-    PutParameter,
+    "ec2":
+        AttachVolume,
+        CopySnapshot,
+        CreateSnapshot,
+        CreateVolume,
+        DeleteSnapshot,
+        DeleteVolume,
+        DescribeSnapshotAttribute,
+        DescribeSnapshots,
+        DescribeVolumes,
+        DescribeVolumesModifications,
+        DetachVolume,
+        ModifySnapshotAttribute,
+        ModifyVolume;
+    "ssm": GetParameter, PutParameter;
+    "sts": GetCallerIdentity;
 );
 
 /// HTTPS by rustls with the system's certificates, through the proxy that the environment names.
@@ -87,73 +84,91 @@ pub fn direct_http_client() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
-/// The EC2 API of one region.
+/// A service's client.
+pub trait Service {
+    /// With these settings; cheap, for what is costly is in them: connections and credentials.
+    fn of(config: &SdkConfig) -> Self;
+}
+
+/// Makes the clients of SDK crates a [`Service`].
+macro_rules! services {
+    ($($name:ident),* $(,)?) => {
+        $(impl Service for $name::Client {
+            fn of(config: &SdkConfig) -> Self {
+                $name::Client::new(config)
+            }
+        })*
+    };
+}
+
+services!(aws_sdk_autoscaling, aws_sdk_ec2, aws_sdk_ssm, aws_sdk_sts);
+
+/// The APIs of one region.
 #[derive(Debug)]
 pub struct Api {
     region: Option<String>,
-    client: Mutex<Option<Client>>,
+    config: Mutex<Option<SdkConfig>>,
 }
 
 impl Api {
     /// Of this region; without one, of the one that the SDK's usual places name: `AWS_REGION`, the profile, the instance.
     pub fn new(region: Option<String>) -> Self {
-        Api { region, client: Mutex::default() }
+        Api { region, config: Mutex::default() }
     }
 
     /// The region, once it is known.
     pub fn region(&self) -> Option<String> {
-        let used = self.current().and_then(|client| client.config().region().map(ToString::to_string));
+        let used = self.current().and_then(|config| config.region().map(ToString::to_string));
         used.or_else(|| self.region.clone())
     }
 
-    /// Makes a call. The SDK refreshes credentials before they expire as far as it knows when; if EC2 knows better, they are
+    /// Makes a call. The SDK refreshes credentials before they expire as far as it knows when; if AWS knows better, they are
     /// looked for once more in the places where they come from.
-    pub async fn call<T, E, F>(&self, action: Action, make: impl Fn(&Client) -> F) -> std::result::Result<T, Failure>
+    pub async fn call<C, T, E, F>(&self, action: Action, make: impl Fn(&C) -> F) -> std::result::Result<T, Failure>
     where
+        C: Service,
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
         F: Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>>,
     {
         let answer = self.call_once(action, &make).await;
         match answer {
             Err(failure) if matches!(failure.code(), "ExpiredToken" | "RequestExpired") => {
-                *self.client.lock().expect("no holder panics") = None;
+                *self.config.lock().expect("no holder panics") = None;
                 self.call_once(action, &make).await
             }
             answer => answer,
         }
     }
 
-    async fn call_once<T, E, F>(&self, action: Action, make: &impl Fn(&Client) -> F) -> std::result::Result<T, Failure>
+    async fn call_once<C, T, E, F>(&self, action: Action, make: &impl Fn(&C) -> F) -> std::result::Result<T, Failure>
     where
+        C: Service,
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
         F: Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>>,
     {
-        let client = self.connected().await.ok_or_else(|| no_region(action))?;
-        let answer = make(&client).await;
-        tracing::debug!(?action, ok = answer.is_ok(), "EC2");
+        let config = self.config().await;
+        if config.region().is_none() {
+            return Err(no_region(action));
+        }
+        let answer = make(&C::of(&config)).await;
+        tracing::debug!(service = action.service(), ?action, ok = answer.is_ok(), "AWS");
         answer.map_err(|error| failure(action, &error))
     }
 
-    fn current(&self) -> Option<Client> {
-        self.client.lock().expect("no holder panics").clone()
+    fn current(&self) -> Option<SdkConfig> {
+        self.config.lock().expect("no holder panics").clone()
     }
 
-    /// The client; `None` when no region is named anywhere.
-    pub(super) async fn connected(&self) -> Option<Client> {
-        if let Some(client) = self.current() {
-            return Some(client);
+    /// The settings of a client of any service; without a region, if none is named anywhere.
+    pub async fn config(&self) -> SdkConfig {
+        if let Some(config) = self.current() {
+            return config;
         }
-        let client = self.connect().await?;
-        Some(self.client.lock().expect("no holder panics").insert(client).clone())
+        let config = self.load().await;
+        self.config.lock().expect("no holder panics").insert(config).clone()
     }
 
-    async fn connect(&self) -> Option<Client> {
-        let config = self.sdk_config().await;
-        config.region().is_some().then(|| Client::new(&config))
-    }
-
-    /// The settings of a client of any service, in the region that is known.
-    pub(super) async fn sdk_config(&self) -> SdkConfig {
+    async fn load(&self) -> SdkConfig {
         let retry = RetryConfig::standard()
             .with_max_attempts(ATTEMPTS)
             .with_initial_backoff(FIRST_BACKOFF)
@@ -165,7 +180,7 @@ impl Api {
             .retry_config(retry)
             .timeout_config(timeouts.build())
             .app_name(AppName::new(name).expect("letters, digits, dashes and dots are fine"));
-        if let Some(region) = self.region() {
+        if let Some(region) = self.region.clone() {
             loader = loader.region(Region::new(region));
         }
         loader.load().await
@@ -176,10 +191,7 @@ fn no_region(action: Action) -> Failure {
     Failure { action, code: None, status: None, message: String::new(), missing: Some(Missing::Region) }
 }
 
-pub(super) fn failure<E: ProvideErrorMetadata + StdError + 'static>(
-    action: Action,
-    error: &SdkError<E, HttpResponse>,
-) -> Failure {
+fn failure<E: ProvideErrorMetadata + StdError + 'static>(action: Action, error: &SdkError<E, HttpResponse>) -> Failure {
     let code = error.code().map(str::to_owned);
     let message = error.message().map(str::to_owned).unwrap_or_else(|| match code {
         Some(_) => String::new(),

@@ -25,8 +25,10 @@ import protocol
 from cloud import Cloud
 from control import Control
 from faults import Faults, raise_error
+from fleet import Fleet
 from protocol import Answer, Ec2Error, Request
-from upstream import Upstream
+from templates import Templates
+from upstream import VERSIONS, Upstream
 from world import World
 
 # How often states that are counted in seconds are looked at.
@@ -62,7 +64,9 @@ class Bridge:
         self.log = Log()
         self.upstream = Upstream(directory)
         self.world = World(directory, self.upstream)
-        self.cloud = Cloud(self.world)
+        self.templates = Templates(self.world)
+        self.cloud = Cloud(self.world, self.templates)
+        self.fleet = Fleet(self.world, self.templates)
         self.control = Control(self)
         handler = type("BoundHandler", (Handler,), {"bridge": self})
         self.server = Server(("127.0.0.1", 0), handler)
@@ -99,6 +103,8 @@ class Bridge:
             raise_error(effect)
             if request.service == "ec2":
                 return self.cloud.handle(request, effect, self.faults.wants_history())
+            if request.service == "autoscaling":
+                return self.fleet.handle(request, effect)
             return self.upstream.forward(request.method, request.path, request.headers, request.body)
         except Ec2Error as error:
             return protocol.failure(error, request.service)
@@ -108,9 +114,10 @@ class Bridge:
             error = Ec2Error("InternalError", f"the bridge failed: {traceback.format_exc(limit=-2)}", 500)
             return protocol.failure(error, request.service)
 
-    def call_as_other(self, region, params):
-        """For `Control`: without faults, and with all states gone through before and after."""
-        scope = f"AWS4-HMAC-SHA256 Credential=other/20200101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=0"
+    def call_as_other(self, service, region, params):
+        """For `Control`: without faults, and with all states of volumes and snapshots gone through before and after."""
+        scope = f"AWS4-HMAC-SHA256 Credential=other/20200101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
+        params = {"Version": VERSIONS[service], **params}
         request = Request.parse("POST", "/", {"Authorization": scope}, urlencode(params).encode())
         self.world.settle(force=True)
         answer = self._carry_out(request, {})

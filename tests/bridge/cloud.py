@@ -18,8 +18,9 @@ CONCURRENT_COPIES = 20
 
 
 class Cloud(Looks):
-    def __init__(self, world):
+    def __init__(self, world, templates):
         super().__init__(world)
+        self.templates = templates
         self._zones = {}
         self.reset()
 
@@ -40,6 +41,7 @@ class Cloud(Looks):
             "DescribeSnapshots": self.describe_snapshots,
             "DescribeVolumesModifications": self.describe_modifications,
             "DescribeInstances": self.describe_instances,
+            **self.templates.actions(),
         }
 
     def handle(self, request: Request, effect, keep_history=False) -> Answer:

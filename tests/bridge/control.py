@@ -22,7 +22,7 @@ class Control:
             ("POST", "timing"): lambda spec: self.world.timing.set(spec),
             ("POST", "clock"): self.clock,
             ("POST", "limits"): self.limits,
-            ("POST", "settle"): lambda _: self.world.settle(force=True),
+            ("POST", "settle"): self.settle,
             ("GET", "calls"): lambda _: self.bridge.log.describe(),
             ("DELETE", "calls"): lambda _: self.bridge.log.clear(),
             ("GET", "state"): lambda _: self.state(),
@@ -44,11 +44,17 @@ class Control:
         except (SpecError, KeyError, TypeError, ValueError) as error:
             return 400, {"error": f"{type(error).__name__}: {error}"}
 
+    def settle(self, _):
+        self.world.settle(force=True)
+        self.bridge.fleet.refreshes.settle(force=True)
+
     def reset(self, _):
         """As after the start."""
         self.stop()
         self.world.reset()
+        self.bridge.templates.reset()
         self.bridge.cloud.reset()
+        self.bridge.fleet.reset()
         self.bridge.faults.clear()
         self.bridge.log.clear()
 
@@ -165,9 +171,8 @@ class Control:
         self.world.images.write(spec["volume"], spec["offset"], bytes.fromhex(spec["hex"]))
 
     def call(self, spec):
-        """`{action, params, region}`: a call to EC2 by somebody else: no faults, not in the log, everything that takes time done."""
-        params = {"Action": spec["action"], "Version": "2016-11-15", **spec.get("params", {})}
-        region = spec.get("region", "us-east-1")
-        answer = self.bridge.call_as_other(region, params)
+        """`{action, params, region, service}`: a call by somebody else: no faults, not in the log, all that takes time done."""
+        params = {"Action": spec["action"], **spec.get("params", {})}
+        answer = self.bridge.call_as_other(spec.get("service", "ec2"), spec.get("region", "us-east-1"), params)
         return {"status": answer.status, "code": answer.code, "body": answer.body.decode()}
 

@@ -55,6 +55,16 @@ PARAMETERS = {
     "DescribeSnapshots": {"SnapshotId", "Filter", "NextToken", "MaxResults", "Owner", "RestorableBy"},
     "DescribeInstances": {"InstanceId", "Filter", "NextToken", "MaxResults", "IncludeManagedResources"},
     "DescribeVolumesModifications": {"VolumeId", "Filter", "NextToken", "MaxResults", "IncludeManagedResources"},
+    "CreateLaunchTemplateVersion": {
+        "ClientToken", "LaunchTemplateData", "LaunchTemplateId", "LaunchTemplateName", "ResolveAlias", "SourceVersion",
+        "VersionDescription",
+    },
+    "DeleteLaunchTemplateVersions": {"LaunchTemplateId", "LaunchTemplateName", "LaunchTemplateVersion"},
+    "DescribeLaunchTemplateVersions": {
+        "LaunchTemplateId", "LaunchTemplateName", "LaunchTemplateVersion", "MaxResults", "NextToken", "ResolveAlias",
+        "IncludeManagedResources",
+    },
+    "ModifyLaunchTemplate": {"ClientToken", "LaunchTemplateId", "LaunchTemplateName", "SetDefaultVersion"},
 }
 COMMON = {"Action", "Version", "DryRun"}
 
@@ -224,10 +234,11 @@ def create_volume(request, zones, snapshot):
         raise Ec2Error("InvalidParameterValue", message)
 
 
-def client_token(token):
-    """https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html: up to 64 ASCII characters."""
-    if token and (len(token) > 64 or not token.isascii()):
-        raise Ec2Error("InvalidParameterValue", "Value for parameter clientToken is invalid. It has at most 64 ASCII characters.")
+def client_token(token, longest=64):
+    """https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html: up to 64 ASCII characters, for some actions more."""
+    if token and (len(token) > longest or not token.isascii()):
+        message = f"Value for parameter clientToken is invalid. It has at most {longest} ASCII characters."
+        raise Ec2Error("InvalidParameterValue", message)
 
 
 def same_request(before, now):

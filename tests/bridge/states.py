@@ -121,6 +121,9 @@ class Timing:
         "snapshot.pending",
         # From `attached` until the kernel has the device.
         "device.appearing",
+        "refresh.pending",
+        "refresh.in-progress",
+        "refresh.rolling-back",
     )
 
     def __init__(self):

@@ -16,6 +16,8 @@ from protocol import Answer, Ec2Error, parse_xml, text
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "content-length", "expect"}
 
 START_TIMEOUT = 60
+# Of the APIs.
+VERSIONS = {"ec2": "2016-11-15", "autoscaling": "2011-01-01"}
 
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
@@ -80,10 +82,10 @@ class Upstream:
             answer.code = _code(answer)
         return answer
 
-    def call(self, region, action, params=None):
-        """Calls EC2 on the bridge's own behalf; returns the answer's tree."""
-        body = urlencode({"Action": action, "Version": "2016-11-15", **(params or {})}).encode()
-        scope = f"AWS4-HMAC-SHA256 Credential=bridge/20200101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=0"
+    def call(self, region, action, params=None, service="ec2"):
+        """Calls EC2 or Auto Scaling on the bridge's own behalf; returns the answer's tree."""
+        body = urlencode({"Action": action, "Version": VERSIONS[service], **(params or {})}).encode()
+        scope = f"AWS4-HMAC-SHA256 Credential=bridge/20200101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
         return tree(self.forward("POST", "/", {"Authorization": scope}, body))
 
     def reset(self):
@@ -91,7 +93,7 @@ class Upstream:
 
 
 def tree(answer):
-    """The tree of an EC2 answer; an error in it is raised."""
+    """The tree of an answer in XML; an error in it is raised."""
     try:
         root = parse_xml(answer.body)
     except SyntaxError:

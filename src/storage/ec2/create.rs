@@ -5,11 +5,11 @@ use std::time::Duration;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::operation::create_volume::builders::CreateVolumeFluentBuilder;
 use aws_sdk_ec2::types::{self, ResourceType, VolumeType};
-use sha2::{Digest, Sha256};
 
 use super::convert::{self, Standing};
 use super::{Inner, random_run};
 use crate::aws::api::Action;
+use crate::aws::client_token;
 use crate::aws::failure::Class;
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -148,29 +148,5 @@ fn doing(source: Option<&SnapshotId>, zone: &str) -> String {
     match source {
         Some(snapshot) => format!("make a volume from {snapshot} in {zone}"),
         None => format!("make a volume in {zone}"),
-    }
-}
-
-/// At most 64 characters (API reference, "Ensuring idempotency"); each part with its length, so that none runs into another.
-fn client_token(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(format!("{} {part}\n", part.len()));
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_the_same_for_the_same_volume_only() {
-        let token = client_token(&["chef snap-1", "eu-central-1a"]);
-        assert_eq!(token.len(), 64);
-        assert_eq!(token, client_token(&["chef snap-1", "eu-central-1a"]));
-        for other in [["chef snap-1", "eu-central-1b"], ["chef snap-1eu-", "central-1a"], ["chef snap-2", "eu-central-1a"]] {
-            assert_ne!(token, client_token(&other));
-        }
     }
 }

@@ -99,7 +99,7 @@ class Looks:
                 seen(record)
         items = [copy.deepcopy(item) for _, item in listed]
         for item in items:
-            _override(item, resource, effect.get("override", {}))
+            override(item, resource, effect.get("override", {}))
         found, token = describe.page([it for it in items if describe.matches(it, filters, known)], size, request.get("NextToken"))
         children = [element(container, found)]
         if token:
@@ -146,7 +146,7 @@ def _mapping(volume):
     return element("item", [element("deviceName", content=attachment.device), ebs])
 
 
-def _override(item, resource, overrides):
+def override(item, resource, overrides):
     """Fields of one answer, by path; `None` empties an element."""
     for resource_id in ("*", text(item, f"{resource}Id")):
         for path, value in overrides.get(resource_id, {}).items():

@@ -3,19 +3,21 @@
 https://docs.aws.amazon.com/autoscaling/ec2/APIReference/Welcome.html
 """
 
+import uuid
 import xml.etree.ElementTree as ET
 
-import protocol
-from protocol import text
+from protocol import Answer, text
 
 NAMESPACE = "http://autoscaling.amazonaws.com/doc/2011-01-01/"
 
 
 def success(action, children):
-    """An answer; `children` has the result."""
-    answer = protocol.success(action, children)
-    answer.body = answer.body.replace(protocol.NAMESPACE.encode(), NAMESPACE.encode())
-    return answer
+    """An answer; `children` has the result, which comes first."""
+    root = ET.Element(f"{action}Response", {"xmlns": NAMESPACE})
+    root.extend(children)
+    metadata = ET.SubElement(root, "ResponseMetadata")
+    ET.SubElement(metadata, "RequestId").text = str(uuid.uuid4())
+    return Answer(200, b'<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="utf-8"))
 
 
 def members(root, name):

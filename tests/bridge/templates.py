@@ -7,6 +7,7 @@ ERRORS = https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.
 import describe
 import protocol
 import rules
+from looks import override
 from protocol import Ec2Error, content, element, text
 from upstream import tree
 
@@ -51,7 +52,7 @@ class Templates:
         self._data[template, 1] = _data(request)
         return answer
 
-    def create_version(self, request, _effect):
+    def create_version(self, request, effect):
         token = request.get("ClientToken")
         rules.client_token(token, TOKEN_LENGTH)
         description = request.params.get("VersionDescription", "")
@@ -75,6 +76,7 @@ class Templates:
         root = self.world.upstream.call(request.region, request.action, given)
         self._data[template["id"], int(text(root, "launchTemplateVersion/versionNumber"))] = data
         self._show_user_data(root.find("launchTemplateVersion"))
+        override(root.find("launchTemplateVersion"), "launchTemplate", effect.get("override", {}))
         answer = protocol.success(request.action, content(root))
         if token:
             self._tokens[request.region, token] = (wanted, answer)

@@ -32,6 +32,8 @@ pub enum Command {
     Restore(config::Restore),
     /// Clear away what killed runs left.
     Cleanup(config::Cleanup),
+    /// Let new machines boot from a snapshot.
+    Rollout(Box<config::rollout::Rollout>),
     /// Print this to stdout: help, version, completions, the man page.
     Print(String),
 }
@@ -83,6 +85,9 @@ const LIST_EXAMPLE: &str = "Example:
 const RESTORE_EXAMPLE: &str = "Example:
   ebs-bake restore --snapshot-id snap-0123456789abcdef0 --mount-point /mnt/chef
   ebs-bake restore --detach --mount-point /mnt/chef";
+const ROLLOUT_EXAMPLE: &str = "Example, and the way back:
+  ebs-bake rollout --snapshot-id snap-0123456789abcdef0 --launch-template chef --auto-scaling-group web --refresh
+  ebs-bake rollout --previous --launch-template chef --auto-scaling-group web --refresh";
 const COMPLETIONS_EXAMPLE: &str = "Example:
   ebs-bake completions bash > /etc/bash_completion.d/ebs-bake";
 
@@ -113,6 +118,9 @@ enum Subcommands {
     Restore(settings::Restore),
     /// Clear away what killed runs left on this host
     Cleanup(settings::Cleanup),
+    /// Let new machines boot from a snapshot, and replace those that run
+    #[command(after_help = ROLLOUT_EXAMPLE)]
+    Rollout(Box<settings::rollout::Rollout>),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
     Completions {
@@ -194,6 +202,7 @@ fn command(name: &str, layers: &[&Layer], flags: &ArgMatches, ci: &Ci, context: 
         "list" => validate::list(resolve(layers, flags)?).map(Command::List),
         "restore" => validate::restore(resolve(layers, flags)?).map(Command::Restore),
         "cleanup" => validate::cleanup(resolve(layers, flags)?).map(Command::Cleanup),
+        "rollout" => Ok(Command::Rollout(Box::new(validate::rollout(resolve(layers, flags)?, ci)?))),
         "completions" => {
             let shell = flags.get_one("shell").copied().expect("clap requires it");
             Ok(Command::Print(pages::completions(shell)))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use self::rollout::AfterBake;
 use crate::bake::{self, Baked};
 use crate::cancel::Cancel;
 use crate::cli::listing;
@@ -21,7 +22,10 @@ use crate::storage::ec2::Ec2Store;
 use crate::storage::local::LocalStore;
 use crate::storage::{BlockStorage, SnapshotQuery, Tags};
 
+mod rollout;
 pub mod signals;
+
+pub use rollout::rollout;
 
 fn open(store: &Store, report: &Report, cancel: &Cancel) -> Result<Arc<dyn BlockStorage>> {
     Ok(match store {
@@ -34,8 +38,8 @@ fn ec2(settings: &config::Ec2, report: &Report, cancel: &Cancel) -> Ec2Store {
     Ec2Store::new(settings.clone(), SysFs::of_host(), report.clone(), cancel.clone())
 }
 
-/// What a bake came to.
-pub struct BakeOutcome {
+/// What a bake or a rollout came to.
+pub struct Outcome {
     /// The result; `None` after a dry run.
     pub outputs: Option<Outputs>,
     /// The snapshot is good, but something could not be cleaned up or written.
@@ -46,7 +50,7 @@ pub struct BakeOutcome {
 ///
 /// # Errors
 /// Those of [`bake::bake`], and `Usage` for an output file that cannot be written, before anything is done.
-pub async fn bake(config: config::Bake, report: Report, cancel: &Cancel) -> Result<BakeOutcome> {
+pub async fn bake(config: config::Bake, report: Report, cancel: &Cancel) -> Result<Outcome> {
     config.outputs.check_writable()?;
     let files = config.outputs.clone();
     let outcome = bake_into(&files, config, &report, cancel).await;
@@ -56,12 +60,16 @@ pub async fn bake(config: config::Bake, report: Report, cancel: &Cancel) -> Resu
     outcome
 }
 
-async fn bake_into(files: &OutputFiles, config: config::Bake, report: &Report, cancel: &Cancel) -> Result<BakeOutcome> {
+async fn bake_into(files: &OutputFiles, config: config::Bake, report: &Report, cancel: &Cancel) -> Result<Outcome> {
     let dry_run = config.dry_run;
     let ec2 = config.store.ec2().map(|settings| ec2(settings, report, cancel));
     let store: Arc<dyn BlockStorage> = match &ec2 {
         Some(ec2) => Arc::new(ec2.clone()),
         None => open(&config.store, report, cancel)?,
+    };
+    let rollout = match (&ec2, &config.rollout) {
+        (Some(ec2), Some(fleet)) => Some(AfterBake::prepare(ec2, fleet, report, cancel).await?),
+        _ => None,
     };
     let cx = bake::Context {
         config: Arc::new(config),
@@ -71,19 +79,26 @@ async fn bake_into(files: &OutputFiles, config: config::Bake, report: &Report, c
         sysfs: SysFs::of_host(),
     };
     if dry_run {
-        for step in bake::plan(&cx).await? {
-            report.note(format!("would {step}"));
-        }
-        return Ok(BakeOutcome { outputs: None, cleanup: None });
+        let mut steps = bake::plan(&cx).await?;
+        steps.extend(rollout.iter().flat_map(AfterBake::steps));
+        steps.iter().for_each(|step| report.note(format!("would {step}")));
+        return Ok(Outcome { outputs: None, cleanup: None });
     }
     let baked = bake::bake(&cx).await?;
     let published = match &ec2 {
         Some(ec2) => publish(&cx, ec2, &baked).await?,
         None => Published::default(),
     };
-    let outputs = outputs(&baked, published, &cx);
+    let (rolled_out, left) = match &rollout {
+        Some(rollout) => {
+            let (rolled_out, left) = rollout.go(&baked).await?;
+            (Some(rolled_out), left)
+        }
+        None => (None, None),
+    };
+    let outputs = Outputs { rollout: rolled_out, ..outputs(&baked, published, &cx) };
     let written = outputs.write(files);
-    Ok(BakeOutcome { outputs: Some(outputs), cleanup: baked.cleanup.or(written.err()) })
+    Ok(Outcome { outputs: Some(outputs), cleanup: baked.cleanup.or(left).or(written.err()) })
 }
 
 fn outputs(baked: &Baked, published: Published, cx: &bake::Context) -> Outputs {
@@ -102,6 +117,7 @@ fn outputs(baked: &Baked, published: Published, cx: &bake::Context) -> Outputs {
         changed_blocks: snapshot.changed_blocks,
         copies: published.copies,
         ssm_parameter: published.parameter,
+        rollout: None,
         duration: cx.report.elapsed(),
         phases: cx.report.phases(),
     }

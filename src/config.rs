@@ -10,6 +10,7 @@ use crate::storage::{SnapshotId, Tags, VolumeId};
 
 pub mod file;
 pub mod layers;
+pub mod rollout;
 pub mod settings;
 pub mod validate;
 pub mod values;
@@ -117,6 +118,8 @@ pub struct Bake {
     pub snapshot_tags: Tags,
     /// Where else the snapshot shall be.
     pub publish: Publish,
+    /// The machines that shall boot from it.
+    pub rollout: Option<rollout::Fleet>,
     /// A link to the CI run, for tags and outputs.
     pub run_url: Option<String>,
     /// 1 to 16 bytes that fit a label and a path.

@@ -23,6 +23,8 @@ pub enum Kind {
     Git,
     /// The snapshot failed or did not complete in time.
     Snapshot,
+    /// The machines that boot from a snapshot: launch template, launch configuration, Auto Scaling group, instance refresh.
+    Fleet,
     /// The snapshot is good, but cleaning up failed.
     Cleanup,
     /// A signal ended the run (its number); what had been done was undone.
@@ -40,6 +42,7 @@ impl Kind {
             Kind::Device => 6,
             Kind::Git => 7,
             Kind::Snapshot => 8,
+            Kind::Fleet => 9,
             Kind::Cleanup => 10,
             Kind::Interrupted(signal) => 128 + signal as u8,
         }
@@ -55,6 +58,7 @@ impl Kind {
             Kind::Device => "device",
             Kind::Git => "git",
             Kind::Snapshot => "snapshot",
+            Kind::Fleet => "fleet",
             Kind::Cleanup => "cleanup",
             Kind::Interrupted(_) => "interrupted",
         }

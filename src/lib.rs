@@ -12,6 +12,7 @@ pub mod commands;
 pub mod config;
 pub mod doctor;
 pub mod error;
+pub mod fleet;
 pub mod host;
 pub mod key;
 pub mod publish;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ebs_bake::cancel::Cancel;
 use ebs_bake::cli::{self, Command, Context};
+use ebs_bake::commands::Outcome;
 use ebs_bake::error::{Kind, OrFail, Result};
 use ebs_bake::report::Report;
 use ebs_bake::report::console::Console;
@@ -47,12 +48,11 @@ async fn dispatch(command: Command, console: &Arc<Console>, cancel: &Cancel) -> 
         Command::Print(text) => print(&text),
         Command::Bake(config) => {
             let report = Report::new(console.clone());
-            let outcome = commands::bake(*config, report, cancel).await?;
-            if let Some(outputs) = &outcome.outputs {
-                print(&format!("{}\n", outputs.snapshot_id))?;
-                console.result(outputs);
-            }
-            outcome.cleanup.map_or(Ok(()), Err)
+            hand_on(commands::bake(*config, report, cancel).await?, console)
+        }
+        Command::Rollout(config) => {
+            let report = Report::new(console.clone());
+            hand_on(commands::rollout(*config, report, cancel).await?, console)
         }
         Command::Doctor(config) => {
             let (text, verdict) = commands::doctor(*config).await?;
@@ -63,6 +63,15 @@ async fn dispatch(command: Command, console: &Arc<Console>, cancel: &Cancel) -> 
         Command::Restore(config) => commands::restore(config, &Report::new(console.clone())).await,
         Command::Cleanup(config) => commands::cleanup(config, &Report::new(console.clone())).await,
     }
+}
+
+/// stdout has the snapshot's ID, the log the rest.
+fn hand_on(outcome: Outcome, console: &Console) -> Result<()> {
+    if let Some(outputs) = &outcome.outputs {
+        print(&format!("{}\n", outputs.snapshot_id))?;
+        console.result(outputs);
+    }
+    outcome.cleanup.map_or(Ok(()), Err)
 }
 
 /// A reader that has seen enough (`| head`) is no error.

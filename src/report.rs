@@ -47,6 +47,18 @@ pub enum Phase {
     Share,
     /// Write its ID where others look for the newest.
     Parameter,
+    /// Look at what launches machines.
+    Fleet,
+    /// Make a version of the launch template.
+    Template,
+    /// Make launch configurations.
+    Configuration,
+    /// Move Auto Scaling groups to it.
+    Group,
+    /// Replace their machines.
+    Refresh,
+    /// Delete versions and configurations that nothing uses.
+    Retire,
 }
 
 impl Phase {
@@ -70,6 +82,12 @@ impl Phase {
             Phase::Copy => "copy",
             Phase::Share => "share",
             Phase::Parameter => "parameter",
+            Phase::Fleet => "fleet",
+            Phase::Template => "template",
+            Phase::Configuration => "configuration",
+            Phase::Group => "group",
+            Phase::Refresh => "refresh",
+            Phase::Retire => "retire",
         }
     }
 }
@@ -106,7 +124,7 @@ pub enum Unit {
     Files,
     /// git objects.
     Objects,
-    /// Percent of the snapshot.
+    /// Percent of the snapshot or of the instance refreshes.
     Percent,
     /// Seconds of waiting.
     Seconds,

@@ -28,7 +28,7 @@ fn printed(arguments: &[&str]) -> String {
 #[test]
 fn help() {
     insta::assert_snapshot!("help", printed(&["--help"]));
-    for command in ["bake", "doctor", "list", "restore", "cleanup", "completions", "man"] {
+    for command in ["bake", "doctor", "list", "restore", "cleanup", "rollout", "completions", "man"] {
         insta::assert_snapshot!(format!("help-{command}"), printed(&[command, "--help"]));
         assert_eq!(printed(&[command, "--help"]), printed(&[command, "-h"]), "one help, not two");
     }
@@ -54,6 +54,8 @@ fn mistakes_on_the_command_line() {
         &["bake", "--volume-name", "../etc"],
         &["bake", "--ref", "a", "--ref", "b"],
         &["restore"],
+        &["rollout"],
+        &["rollout", "--latest", "--launch-template", "chef", "--refresh"],
         &["completions"],
         &["completions", "tcsh"],
     ];

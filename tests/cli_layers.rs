@@ -47,6 +47,20 @@ fn sample(option: &str) -> &'static str {
         "copy-to" => "eu-west-1\nus-west-2,alias/chef",
         "share-with" => "123456789012\n210987654321",
         "ssm-parameter" => "/chef/snapshot",
+        "launch-template" => "other",
+        "source-version" => "$Latest",
+        "keep-versions" => "3",
+        "auto-scaling-group" => "web\napi (eu)",
+        "launch-configuration-prefix" => "chef-",
+        "fleet-device" => "/dev/xvdz",
+        "fleet-volume-type" => "io2",
+        "fleet-volume-size" => "16",
+        "fleet-volume-iops" | "fleet-volume-throughput" | "fleet-volume-initialization-rate" => "200",
+        "refresh-min-healthy" => "50",
+        "refresh-max-healthy" => "150",
+        "refresh-warmup" => "45s",
+        "refresh-checkpoints" => "10,100",
+        "refresh-checkpoint-delay" => "5m",
         "region" => "eu-north-1",
         "snapshot-tag" => "team=a b\ncost=1",
         "volume-id" => "vol-00000000",
@@ -55,6 +69,8 @@ fn sample(option: &str) -> &'static str {
         "allow-lfs-pointers" | "detach" | "dry-run" | "encrypted" | "json" | "no-clean" | "no-wait" | "quiet" | "verbose" => {
             "true"
         }
+        "set-default" | "delete-unused-configurations" | "fleet-keep-volumes" | "latest" | "previous" => "true",
+        "rollout" | "refresh" | "refresh-all" | "refresh-auto-rollback" => "true",
         "color" => "always",
         "commit" => "0123456789012345678901234567890123456789",
         "git-dir" => "exclude",
@@ -74,6 +90,15 @@ fn sample(option: &str) -> &'static str {
     }
 }
 
+/// Whether it is about what launches machines.
+fn of_fleet(name: &str) -> bool {
+    let definition = definition();
+    let rollout = definition.find_subcommand("rollout").unwrap().get_arguments();
+    let mut of_rollout =
+        rollout.filter(|it| it.get_help_heading().is_some_and(|it| it.contains("machines") || it.contains("refresh")));
+    name == "rollout" || of_rollout.any(|argument| argument.get_long() == Some(name))
+}
+
 #[test]
 fn every_option_means_the_same_in_all_three_layers() {
     let base = |command: &'static str| match command {
@@ -81,7 +106,21 @@ fn every_option_means_the_same_in_all_three_layers() {
         "restore" => vec!["restore", "--snapshot-id=snap-11111111", "--mount-point=/base"],
         other => vec![other],
     };
-    for command in ["bake", "doctor", "list", "restore", "cleanup"] {
+    // What an option needs to be possible and to show.
+    let needs = |command: &str, name: &str| {
+        let choice = (!matches!(name, "latest" | "previous")).then_some("--snapshot-id=snap-11111111");
+        let switch = (name != "rollout").then_some("--rollout");
+        let targets = ["--launch-template=base", "--launch-configuration-prefix=base", "--auto-scaling-group=base"];
+        let refresh = ["--refresh", "--refresh-min-healthy=60", "--refresh-checkpoints=20,100"];
+        let refresh = refresh.iter().filter(|_| !matches!(name, "refresh" | "auto-scaling-group"));
+        let of_both = targets.iter().chain(refresh).copied();
+        match command {
+            "rollout" => choice.into_iter().chain(of_both).collect(),
+            "bake" if of_fleet(name) => switch.into_iter().chain(of_both).collect(),
+            _ => Vec::new(),
+        }
+    };
+    for command in ["bake", "doctor", "list", "restore", "cleanup", "rollout"] {
         let definition = definition();
         let general = definition.get_arguments();
         let own = definition.find_subcommand(command).unwrap().get_arguments();
@@ -89,7 +128,8 @@ fn every_option_means_the_same_in_all_three_layers() {
         // The file's own name can be in no file; git-user and the token's file only show together with a token.
         names.retain(|name| !["config", "help", "version", "git-token-file", "git-user"].contains(name));
         for name in names {
-            let mut arguments: Vec<String> = base(command).into_iter().map(str::to_owned).collect();
+            let arguments = base(command).into_iter().chain(needs(command, name));
+            let mut arguments: Vec<String> = arguments.map(str::to_owned).collect();
             arguments.retain(|argument| !argument.starts_with(&format!("--{name}=")));
             let value = sample(name);
             let yaml = format!("# a comment\n{name}: {}\n", serde_json::to_string(value).unwrap());
@@ -99,7 +139,7 @@ fn every_option_means_the_same_in_all_three_layers() {
             let as_flag = outcome(&[&arguments[..], &[format!("--{name}={value}")]].concat(), &nothing, "");
             assert_eq!(outcome(&arguments, &variables, ""), as_flag, "{command} --{name} as a variable");
             assert_eq!(outcome(&arguments, &nothing, &yaml), as_flag, "{command} --{name} in the file");
-            if !matches!(name, "store" | "snapshot-id" | "repository" | "mount-point") {
+            if !matches!(name, "store" | "snapshot-id" | "repository" | "mount-point" | "latest" | "previous") {
                 assert_ne!(outcome(&arguments, &nothing, ""), as_flag, "{command} --{name} does nothing");
             }
         }
@@ -178,6 +218,7 @@ fn the_reference_has_every_output() {
         changed_blocks: None,
         copies: Vec::new(),
         ssm_parameter: None,
+        rollout: None,
         duration: Duration::ZERO,
         phases: Vec::new(),
     };
@@ -198,8 +239,17 @@ fn the_reference_has_every_exit_code_and_tag() {
     use ebs_bake::error::Kind;
     use ebs_bake::key::tag;
     let page = reference();
-    let kinds =
-        [Kind::Usage, Kind::Permission, Kind::Contended, Kind::Storage, Kind::Device, Kind::Git, Kind::Snapshot, Kind::Cleanup];
+    let kinds = [
+        Kind::Usage,
+        Kind::Permission,
+        Kind::Contended,
+        Kind::Storage,
+        Kind::Device,
+        Kind::Git,
+        Kind::Snapshot,
+        Kind::Fleet,
+        Kind::Cleanup,
+    ];
     for kind in kinds {
         assert!(page.contains(&format!("| {} | `{}` |", kind.exit_code(), kind.name())), "{kind:?}");
     }

@@ -36,9 +36,11 @@ fn what_changes_anything_is_bound_to_our_tags() {
         assert_eq!(statement["Effect"], "Allow", "{sid}");
         let conditions = statement["Condition"].to_string();
         let is_bound = conditions.contains("/ebs-bake:") || conditions.contains("ec2:CreateAction");
-        let describes = strings(&statement["Action"]).iter().all(|action| action.starts_with("ec2:Describe"));
-        // The job's instance has no tag of ours, the copy's source and the copy are in two regions, a parameter has a name.
-        let cannot_be = ["AttachToInstances", "CopyToOtherRegions", "WriteTheParameter"].contains(&sid);
+        let describes = strings(&statement["Action"]).iter().all(|action| action.contains(":Describe"));
+        // The job's instance has no tag of ours, the copy's source and the copy are in two regions, a parameter and a launch
+        // configuration have names.
+        let named = ["WriteTheParameter", "RolloutByLaunchConfigurations"];
+        let cannot_be = ["AttachToInstances", "CopyToOtherRegions"].iter().chain(&named).any(|it| *it == sid);
         assert!(is_bound || describes || cannot_be, "{sid} is bound to nothing");
         assert!(describes || strings(&statement["Resource"]).iter().all(|arn| arn != "*"), "{sid} is about everything");
     }

@@ -51,18 +51,30 @@ macro_rules! actions {
 }
 
 actions!(
+    "autoscaling":
+        CreateLaunchConfiguration,
+        DeleteLaunchConfiguration,
+        DescribeAutoScalingGroups,
+        DescribeInstanceRefreshes,
+        DescribeLaunchConfigurations,
+        StartInstanceRefresh,
+        UpdateAutoScalingGroup;
     "ec2":
         AttachVolume,
         CopySnapshot,
+        CreateLaunchTemplateVersion,
         CreateSnapshot,
         CreateVolume,
+        DeleteLaunchTemplateVersions,
         DeleteSnapshot,
         DeleteVolume,
+        DescribeLaunchTemplateVersions,
         DescribeSnapshotAttribute,
         DescribeSnapshots,
         DescribeVolumes,
         DescribeVolumesModifications,
         DetachVolume,
+        ModifyLaunchTemplate,
         ModifySnapshotAttribute,
         ModifyVolume;
     "ssm": GetParameter, PutParameter;

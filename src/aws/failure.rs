@@ -103,7 +103,11 @@ impl Failure {
             "InvalidParameterValue" if self.action == Action::AttachVolume && self.message.contains("already in use") => {
                 Class::Conflict
             }
+            // Of Auto Scaling: another change of the same group is being made.
+            "ResourceContention" | "ScalingActivityInProgress" => Class::Retry,
+            "AlreadyExists" | "ResourceInUse" | "InstanceRefreshInProgress" => Class::Conflict,
             "InvalidAttachment.NotFound" => Class::NotFound,
+            "InvalidLaunchTemplateName.NotFoundException" | "InvalidLaunchTemplateId.VersionNotFound" => Class::NotFound,
             _ if code.starts_with("Invalid") && code.ends_with(".NotFound") => Class::NotFound,
             _ if self.status.is_none_or(|status| status >= 500) => Class::Ambiguous,
             _ => Class::Terminal,
@@ -119,6 +123,11 @@ impl Failure {
             Action::AttachVolume if code == "VolumeInUse" => Kind::Contended,
             Action::CreateVolume | Action::ModifyVolume if is_about_parameters(code) => Kind::Usage,
             Action::CopySnapshot | Action::CreateSnapshot if self.class() != Class::NotFound => Kind::Snapshot,
+            Action::CreateLaunchTemplateVersion
+            | Action::DeleteLaunchTemplateVersions
+            | Action::DescribeLaunchTemplateVersions
+            | Action::ModifyLaunchTemplate => Kind::Fleet,
+            action if action.service() == "autoscaling" => Kind::Fleet,
             _ => Kind::Storage,
         }
     }
@@ -140,6 +149,17 @@ impl Failure {
             }
             "SnapshotLimitExceeded" => "delete snapshots that nobody needs, or have the quota raised",
             "VolumeLimitExceeded" | "MaxIOPSLimitExceeded" => "delete volumes that nobody needs, or have the quota raised",
+            "InvalidLaunchTemplateId.NotFound" | "InvalidLaunchTemplateName.NotFoundException" => {
+                "see --launch-template and --region: templates belong to one region"
+            }
+            // AWS, "Amazon EC2 Auto Scaling will no longer add support for new EC2 features to Launch Configurations".
+            "UnsupportedOperation" if self.action == Action::CreateLaunchConfiguration => {
+                "accounts that had none in this region by October 2024 cannot make launch configurations: move the group to a launch \
+                 template, and give --launch-template"
+            }
+            "LimitExceeded" if self.action == Action::CreateLaunchConfiguration => {
+                "give --delete-unused-configurations, delete others that nobody needs, or have the quota raised"
+            }
             "OperationNotPermitted" if self.action == Action::ModifySnapshotAttribute => {
                 "what is encrypted with the AWS managed key cannot be shared: bake with --kms-key-id, or --copy-to REGION,KEY"
             }
@@ -228,6 +248,22 @@ mod tests {
             (Action::GetParameter, "ParameterNotFound", 400, Class::NotFound, Kind::Storage),
             (Action::PutParameter, "AccessDeniedException", 400, Class::Terminal, Kind::Permission),
             (Action::CreateSnapshot, "UnauthorizedOperation", 403, Class::Terminal, Kind::Permission),
+            (Action::DescribeLaunchTemplateVersions, "InvalidLaunchTemplateId.NotFound", 400, Class::NotFound, Kind::Fleet),
+            (
+                Action::DescribeLaunchTemplateVersions,
+                "InvalidLaunchTemplateName.NotFoundException",
+                400,
+                Class::NotFound,
+                Kind::Fleet,
+            ),
+            (Action::CreateLaunchTemplateVersion, "UnauthorizedOperation", 403, Class::Terminal, Kind::Permission),
+            (Action::CreateLaunchConfiguration, "AlreadyExists", 400, Class::Conflict, Kind::Fleet),
+            (Action::CreateLaunchConfiguration, "UnsupportedOperation", 400, Class::Terminal, Kind::Fleet),
+            (Action::DeleteLaunchConfiguration, "ResourceInUse", 400, Class::Conflict, Kind::Fleet),
+            (Action::UpdateAutoScalingGroup, "ResourceContention", 500, Class::Retry, Kind::Fleet),
+            (Action::UpdateAutoScalingGroup, "ValidationError", 400, Class::Terminal, Kind::Fleet),
+            (Action::UpdateAutoScalingGroup, "AccessDenied", 403, Class::Terminal, Kind::Permission),
+            (Action::StartInstanceRefresh, "InstanceRefreshInProgress", 400, Class::Conflict, Kind::Fleet),
         ] {
             let failure = failure(action, code, status);
             assert_eq!((failure.class(), failure.kind()), (class, kind), "{action:?} {code} {status}");

@@ -67,6 +67,7 @@ fn write_exit_status(page: &mut Vec<u8>) -> io::Result<()> {
         (Kind::Device.exit_code(), "a device, a filesystem or a mount"),
         (Kind::Git.exit_code(), "git: repository, ref, host key, checkout"),
         (Kind::Snapshot.exit_code(), "the snapshot failed or did not complete in time"),
+        (Kind::Fleet.exit_code(), "launch template, launch configuration, Auto Scaling group, instance refresh"),
         (Kind::Cleanup.exit_code(), "the snapshot is good, but what comes after it failed"),
         (Kind::Interrupted(libc::SIGINT).exit_code(), "interrupted"),
         (Kind::Interrupted(libc::SIGTERM).exit_code(), "terminated"),

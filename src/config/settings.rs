@@ -12,6 +12,8 @@ use super::{After, values};
 use crate::key::{GitDirMode, SubmoduleMode};
 use crate::storage::{SnapshotId, VolumeId};
 
+pub mod rollout;
+
 /// Which block storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum StoreKind {
@@ -114,6 +116,9 @@ pub struct Bake {
     /// Where else the snapshot shall be.
     #[command(flatten)]
     pub publishing: Publishing,
+    /// The machines that shall boot from it.
+    #[command(flatten)]
+    pub rollout: AfterBake,
     /// What is handed on.
     #[command(flatten)]
     pub results: Results,
@@ -228,7 +233,7 @@ pub struct Waiting {
     /// How long to wait for another run to let go of the volume [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub lock_timeout: Option<Duration>,
-    /// How long to wait for the snapshot to complete [default: 1h]
+    /// How long to wait for the snapshot to complete, and how long to follow an instance refresh [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub wait_timeout: Option<Duration>,
     /// Do not wait for the snapshot to complete [default: wait]
@@ -252,13 +257,38 @@ pub struct Publishing {
     pub ssm_parameter: Option<String>,
 }
 
-/// What is handed on.
+/// `rollout` in the same run.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Rollout (EC2)")]
+pub struct AfterBake {
+    /// Roll the snapshot out when it is completed [default: leave that to ebs-bake rollout]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub rollout: Option<bool>,
+    /// Where it shall arrive.
+    #[command(flatten)]
+    pub fleet: rollout::Fleet,
+    /// How machines are replaced.
+    #[command(flatten)]
+    pub refresh: rollout::Refresh,
+}
+
+/// What is handed on, and how the snapshot is marked.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Results (stdout has the snapshot's ID)")]
 pub struct Results {
     /// A tag for the snapshot, as KEY=VALUE; may be repeated, or have several lines [default: none]
     #[arg(long, value_name = "TAG", value_parser = values::tags)]
     pub snapshot_tag: Option<Vec<values::TagLines>>,
+    /// What is handed on.
+    #[command(flatten)]
+    pub outputs: Outputs,
+}
+
+/// What is handed on.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Results (stdout has the snapshot's ID)")]
+pub struct Outputs {
     /// Write the result to this file as JSON [default: nowhere]
     #[arg(long, value_name = "FILE")]
     pub output_json: Option<PathBuf>,

@@ -14,8 +14,11 @@ use crate::report::outputs::OutputFiles;
 use crate::source::credentials::Login;
 use crate::source::{Access, Location, Wanted};
 
+mod rollout;
 #[cfg(test)]
 mod tests;
+
+pub use rollout::rollout;
 
 /// Free on every instance: neither the root's name nor one that instance types give to their own disks.
 const DEFAULT_DEVICE: &str = "/dev/sdk";
@@ -96,9 +99,10 @@ fn mount_point(path: PathBuf) -> Result<PathBuf> {
 
 /// `bake`.
 pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse: ParseLocation) -> Result<Bake> {
-    let settings::Bake { source, checkout, credentials, storage, volume, waiting, publishing, results } = settings;
+    let settings::Bake { source, checkout, credentials, storage, volume, waiting, publishing, rollout, results } = settings;
     let store = with_patience(with_volume(store(storage)?, &volume), &waiting);
     let publish = publish(publishing, &store, !waiting.no_wait.unwrap_or(false))?;
+    let rollout = rollout.rollout.unwrap_or(false).then(|| rollout::after_bake(rollout, &store, &waiting)).transpose()?;
     let (repository, wanted) = what(source, ci)?;
     let (location, url_login) = parse(&repository)?;
     let url_login = url_login.or_else(|| job_login(&location, ci, parse));
@@ -111,6 +115,7 @@ pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse:
         wanted,
         snapshot_tags: results.snapshot_tag.unwrap_or_default().into_iter().flatten().collect(),
         publish,
+        rollout,
         run_url: ci.run_url.clone(),
         volume_id: volume.volume_id,
         volume_size_gib: volume.volume_size,
@@ -126,14 +131,18 @@ pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse:
         wait_timeout: waiting.wait_timeout.unwrap_or(DEFAULT_WAIT_TIMEOUT),
         wait: !waiting.no_wait.unwrap_or(false),
         state_dir: volume.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
-        dry_run: results.dry_run.unwrap_or(false),
-        outputs: OutputFiles {
-            json: results.output_json,
-            env: results.output_env,
-            github_output: ci.github_output.clone(),
-            step_summary: ci.step_summary.clone(),
-        },
+        dry_run: results.outputs.dry_run.unwrap_or(false),
+        outputs: output_files(results.outputs, ci),
     })
+}
+
+fn output_files(settings: settings::Outputs, ci: &Ci) -> OutputFiles {
+    OutputFiles {
+        json: settings.output_json,
+        env: settings.output_env,
+        github_output: ci.github_output.clone(),
+        step_summary: ci.step_summary.clone(),
+    }
 }
 
 fn publish(settings: settings::Publishing, store: &Store, waits: bool) -> Result<Publish> {

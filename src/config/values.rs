@@ -133,6 +133,52 @@ fn lines<T>(value: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Ve
     if values.is_empty() { Err("a value is needed, it is empty".into()) } else { Ok(values) }
 }
 
+/// Names of one value: a line each.
+pub type Names = Vec<String>;
+
+/// Names of Auto Scaling groups, a line each: up to 255 characters of nearly any kind (Auto Scaling API reference).
+pub fn names(value: &str) -> Result<Names, String> {
+    lines(value, |line| match line.chars().count() <= 255 {
+        true => text(line),
+        false => Err(format!("{line:?} has more than 255 characters")),
+    })
+}
+
+/// The ID or the name of a launch template (EC2 API reference, CreateLaunchTemplate).
+pub fn launch_template(value: &str) -> Result<String, String> {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"().-/_".contains(&b);
+    if (3..=128).contains(&value.len()) && value.bytes().all(is_allowed) {
+        return Ok(value.to_owned());
+    }
+    Err(format!("{value:?} is not an ID or a name of 3 to 128 letters, digits, '(', ')', '.', '-', '/' and '_'"))
+}
+
+/// What names of launch configurations begin with; commit and content follow it.
+pub fn configuration_prefix(value: &str) -> Result<String, String> {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if (1..=128).contains(&value.len()) && value.bytes().all(is_allowed) {
+        return Ok(value.to_owned());
+    }
+    Err(format!("{value:?} is not 1 to 128 letters, digits, '.', '_' and '-'"))
+}
+
+/// A whole number that is not 0.
+pub fn at_least_one(value: &str) -> Result<usize, String> {
+    value.parse().ok().filter(|number| *number > 0).ok_or_else(|| format!("{value:?} is not a whole number from 1"))
+}
+
+/// Percentages of one value.
+pub type Checkpoints = Vec<u8>;
+
+/// Rising percentages up to 100, separated by commas: a refresh that ended before would leave machines as they are.
+pub fn checkpoints(value: &str) -> Result<Checkpoints, String> {
+    let wrong = || format!("{value:?} is not a row of rising percentages up to 100, such as 10,50,100");
+    let numbers: Option<Checkpoints> = value.split(',').map(|number| number.trim().parse().ok()).collect();
+    let numbers = numbers.ok_or_else(wrong)?;
+    let rises = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+    if rises && numbers[0] > 0 && numbers.last() == Some(&100) { Ok(numbers) } else { Err(wrong()) }
+}
+
 /// The name of a parameter (Systems Manager API reference, PutParameter).
 pub fn parameter(value: &str) -> Result<String, String> {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-/".contains(&b);
@@ -235,6 +281,20 @@ mod tests {
         }
         for bad in ["", "/", "/aws/x", "ssm-x", "a b", "a\nb"] {
             assert!(parameter(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_rolled_out_to_is_checked_before() {
+        assert_eq!(names("web\n\n api (eu) \n"), Ok(vec!["web".to_owned(), "api (eu)".to_owned()]));
+        assert!(names("").is_err() && names(&"x".repeat(256)).is_err());
+        assert!(launch_template("lt-0123456789abcdef0").is_ok() && launch_template("chef (prod)").is_err());
+        assert!(configuration_prefix("chef-web").is_ok() && configuration_prefix("").is_err());
+        assert_eq!(at_least_one("3"), Ok(3));
+        assert!(at_least_one("0").is_err() && at_least_one("-1").is_err());
+        assert_eq!(checkpoints("10, 50,100"), Ok(vec![10, 50, 100]));
+        for bad in ["", "10", "50,10,100", "0,100", "100,101", "10,,100", "10,10,100", "a"] {
+            assert!(checkpoints(bad).is_err(), "{bad:?}");
         }
     }
 

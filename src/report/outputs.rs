@@ -1,6 +1,7 @@
-//! What a bake hands on: to files for the next step of the pipeline, in every format that CI systems read.
+//! What a bake or a rollout hands on: to files for the next step of the pipeline, in every format that CI systems read.
 
 use std::collections::hash_map::RandomState;
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{PhaseRecord, escape, summary};
 use crate::error::{Error, Kind, Result};
+use crate::fleet::RolledOut;
 use crate::storage::{SnapshotId, VolumeId};
 
 #[cfg(test)]
@@ -24,7 +26,7 @@ pub const VERSION: u32 = 1;
 /// GitLab refuses an env file of this size (`Ci::ParseDotenvArtifactService` in gitlab-org/gitlab).
 const ENV_SIZE: usize = 5 * 1024;
 
-/// The result of a bake.
+/// The result of a bake, and of a rollout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outputs {
     /// The snapshot that has the commit.
@@ -53,6 +55,8 @@ pub struct Outputs {
     pub copies: Vec<(String, SnapshotId)>,
     /// The parameter that has the ID.
     pub ssm_parameter: Option<String>,
+    /// What it was rolled out to, if it was.
+    pub rollout: Option<RolledOut>,
     /// Of the whole run.
     pub duration: Duration,
     /// In their order.
@@ -78,6 +82,12 @@ fn in_words(pairs: &Map<String, Value>) -> String {
     pairs.iter().map(pair).collect::<Vec<_>>().join(" ")
 }
 
+/// `{"eu-west-1": "snap-…"}`; `Null` without any.
+fn object<T: Display>(pairs: &[(String, T)]) -> Value {
+    let pair = |(name, value): &(String, T)| (name.clone(), value.to_string().into());
+    if pairs.is_empty() { Value::Null } else { Value::Object(pairs.iter().map(pair).collect()) }
+}
+
 /// Seconds with three decimals.
 pub fn rounded_seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
@@ -86,6 +96,7 @@ pub fn rounded_seconds(duration: Duration) -> f64 {
 impl Outputs {
     /// Name and value of all outputs but the phases, in their stable order; `Null` for what is not known.
     fn fields(&self) -> Vec<(&'static str, Value)> {
+        let rollout = self.rollout.as_ref();
         vec![
             ("snapshot-id", self.snapshot_id.as_str().into()),
             ("volume-id", self.volume_id.as_ref().map(VolumeId::as_str).into()),
@@ -98,16 +109,15 @@ impl Outputs {
             ("region", self.region.as_deref().into()),
             ("size-gib", self.size_gib.into()),
             ("changed-blocks", self.changed_blocks.into()),
-            ("copies", self.copies()),
+            ("copies", object(&self.copies)),
             ("ssm-parameter", self.ssm_parameter.as_deref().into()),
+            ("launch-template-id", rollout.and_then(|it| it.template.as_ref()).map(|(id, _)| id.as_str()).into()),
+            ("launch-template-version", rollout.and_then(|it| it.template.as_ref()).map(|(_, number)| *number).into()),
+            ("launch-configurations", object(rollout.map(|it| &it.configurations[..]).unwrap_or_default())),
+            ("instance-refreshes", object(rollout.map(|it| &it.refreshes[..]).unwrap_or_default())),
+            ("previous-snapshot-id", rollout.and_then(|it| it.previous.as_ref()).map(SnapshotId::as_str).into()),
             ("duration-seconds", rounded_seconds(self.duration).into()),
         ]
-    }
-
-    /// Region → ID; `Null` without any.
-    fn copies(&self) -> Value {
-        let pair = |(region, id): &(String, SnapshotId)| (region.clone(), id.as_str().into());
-        if self.copies.is_empty() { Value::Null } else { Value::Object(self.copies.iter().map(pair).collect()) }
     }
 
     /// The same as text, for formats without types; what is not known is not there.

@@ -9,7 +9,12 @@ use crate::error::Error;
 
 /// The Markdown for `$GITHUB_STEP_SUMMARY` after a run that went well.
 pub fn markdown(outputs: &Outputs) -> String {
-    let verb = if outputs.reused { "Reused" } else { "Baked" };
+    let verb = match (outputs.reused, &outputs.rollout) {
+        (true, None) => "Reused",
+        (false, None) => "Baked",
+        (true, Some(_)) => "Rolled out",
+        (false, Some(_)) => "Baked and rolled out",
+    };
     let mut page = format!("### {verb} {}\n\n", escape::markdown(outputs.snapshot_id.as_str()));
     page += "| | |\n|---|---|\n";
     for (name, value) in outputs.texts() {

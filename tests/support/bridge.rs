@@ -296,8 +296,14 @@ impl Bridge {
 
     /// A call of EC2 by somebody else: without faults, not logged, all that takes time done. Must succeed; returns the answer's XML.
     pub fn ec2(&self, region: &str, action: &str, params: &[(&str, &str)]) -> String {
+        self.call("ec2", region, action, params)
+    }
+
+    /// The same of any service that has XML.
+    pub fn call(&self, service: &str, region: &str, action: &str, params: &[(&str, &str)]) -> String {
         let params: BTreeMap<_, _> = params.iter().copied().collect();
-        let answer: Value = self.control("POST", "call", &json!({ "action": action, "region": region, "params": params }));
+        let call = json!({ "service": service, "action": action, "region": region, "params": params });
+        let answer: Value = self.control("POST", "call", &call);
         assert_eq!(answer["status"], 200, "{action} {params:?}: {}", answer["body"]);
         answer["body"].as_str().unwrap().to_owned()
     }

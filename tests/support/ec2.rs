@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::bridge::{Bridge, Host, Lease, VolumeState};
@@ -125,7 +126,7 @@ impl Ended {
     }
 }
 
-/// A bake that runs.
+/// A bake or another command that runs.
 pub struct Baking {
     child: Child,
     log: BufReader<ChildStderr>,
@@ -135,13 +136,17 @@ pub struct Baking {
 impl Cloud {
     /// Starts to bake the head of a repository.
     pub fn start(&self, host: &Host, repository: &Path, more: &[&str]) -> Baking {
-        let mut child = self.baking(host, repository, more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        Baking { child, log, said: String::new() }
+        Baking::start(self.baking(host, repository, more))
     }
 }
 
 impl Baking {
+    pub fn start(mut command: Command) -> Baking {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Baking { child, log, said: String::new() }
+    }
+
     /// Reads the log until it says this.
     #[track_caller]
     pub fn until(&mut self, words: &str) {
@@ -154,7 +159,11 @@ impl Baking {
     }
 
     pub fn terminate(&self) {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
     /// Waits for the end.

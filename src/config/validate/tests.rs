@@ -4,6 +4,8 @@ use super::*;
 use crate::cli::{Command, Context, Parsed, parse};
 use crate::key::{GitDirMode, SubmoduleMode};
 
+mod rollout;
+
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A stand-in for the real reader of repositories: URLs are remote, the rest is local, and `user:password@` is a login.

@@ -106,7 +106,12 @@ pub fn table(phases: &[PhaseRecord]) -> String {
 
 /// The last line of a run that went well.
 pub fn result(outputs: &Outputs, color: bool) -> String {
-    let verb = if outputs.reused { "reused" } else { "created" };
+    let verb = match (outputs.reused, &outputs.rollout) {
+        (true, None) => "reused",
+        (false, None) => "created",
+        (true, Some(_)) => "rolled out",
+        (false, Some(_)) => "created and rolled out",
+    };
     let name = outputs.reference.as_deref().map(|name| format!(" ({})", escape::line(short_ref(name)))).unwrap_or_default();
     let blocks = match outputs.changed_blocks {
         Some(blocks) if !outputs.reused => format!(", {blocks} blocks of 512 KiB changed"),

@@ -35,9 +35,20 @@ pub fn example() -> Outputs {
         changed_blocks: Some(9),
         copies: vec![("eu-west-1".into(), "snap-0fedcba9876543210".parse().unwrap())],
         ssm_parameter: Some("/chef/snapshot".into()),
+        rollout: None,
         duration: Duration::from_millis(4250),
         phases: vec![record(Phase::Resolve, 0, 250, Change::Unchanged), record(Phase::Checkout, 250, 750, Change::Changed)],
     }
+}
+
+fn rolled_out() -> Outputs {
+    let rollout = RolledOut {
+        template: Some(("lt-0123456789abcdef0".into(), 7)),
+        configurations: vec![("api".into(), "chef-0123456789ab-0123456789ab".into())],
+        refreshes: vec![("web".into(), "08b91cf7".into()), ("web (eu)".into(), "dd7728d0".into())],
+        previous: Some("snap-00000001".parse().unwrap()),
+    };
+    Outputs { rollout: Some(rollout), ..example() }
 }
 
 fn hostile() -> Outputs {
@@ -57,8 +68,21 @@ fn json_is_versioned_and_ordered() {
     );
     let names: Vec<&String> = value.as_object().unwrap().keys().collect();
     let expected = "version snapshot-id volume-id commit ref repository key reused store region size-gib changed-blocks \
-                    copies ssm-parameter duration-seconds phases";
+                    copies ssm-parameter launch-template-id launch-template-version launch-configurations \
+                    instance-refreshes previous-snapshot-id duration-seconds phases";
     assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
+}
+
+#[test]
+fn a_rollout_tells_where_the_snapshot_is() {
+    let value = rolled_out().to_value();
+    assert_eq!((&value["launch-template-version"], &value["previous-snapshot-id"]), (&7.into(), &"snap-00000001".into()));
+    assert_eq!(value["launch-configurations"], json!({ "api": "chef-0123456789ab-0123456789ab" }));
+    let env = strict(rolled_out().to_env().as_bytes());
+    assert_eq!(env["LAUNCH_TEMPLATE_ID"], "lt-0123456789abcdef0");
+    assert_eq!(env["INSTANCE_REFRESHES"], "web=08b91cf7%20web%20%28eu%29=dd7728d0");
+    assert!(summary::markdown(&rolled_out()).starts_with("### Baked and rolled out "));
+    assert!(summary::markdown(&Outputs { reused: true, ..rolled_out() }).starts_with("### Rolled out "));
 }
 
 /// What Java's `Properties.load` makes of it, for the part of the format that matters: `!` and `#` begin comments, `\`

@@ -27,6 +27,8 @@ pub enum Kind {
     Fleet,
     /// The snapshot is good, but cleaning up failed.
     Cleanup,
+    /// What is in the repository did not pass the checks that were asked for.
+    Check,
     /// A signal ended the run (its number); what had been done was undone.
     Interrupted(i32),
 }
@@ -44,6 +46,7 @@ impl Kind {
             Kind::Snapshot => 8,
             Kind::Fleet => 9,
             Kind::Cleanup => 10,
+            Kind::Check => 11,
             Kind::Interrupted(signal) => 128 + signal as u8,
         }
     }
@@ -60,6 +63,7 @@ impl Kind {
             Kind::Snapshot => "snapshot",
             Kind::Fleet => "fleet",
             Kind::Cleanup => "cleanup",
+            Kind::Check => "check",
             Kind::Interrupted(_) => "interrupted",
         }
     }

@@ -36,6 +36,8 @@ pub mod tag {
     pub const COPIED_FROM: &str = "ebs-bake:copied-from";
     /// On volumes and snapshots of EC2: the call that made them, a random number. The store's own, not shown as a tag.
     pub const RUN: &str = "ebs-bake:run";
+    /// On snapshots: the checks that were passed.
+    pub const CHECKS: &str = "ebs-bake:checks";
     /// What consoles show as the name.
     pub const NAME: &str = "Name";
 }

@@ -4,8 +4,11 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use finding::Finding;
+
 pub mod console;
 pub mod escape;
+pub mod finding;
 pub mod outputs;
 pub mod summary;
 
@@ -33,6 +36,8 @@ pub enum Phase {
     Checkout,
     /// Run the user's command in it.
     AfterCheckout,
+    /// Check what is in it.
+    Check,
     /// Unmount and prove that nobody holds the device.
     Unmount,
     /// Take the snapshot.
@@ -75,6 +80,7 @@ impl Phase {
             Phase::Fetch => "fetch",
             Phase::Checkout => "checkout",
             Phase::AfterCheckout => "after-checkout",
+            Phase::Check => "check",
             Phase::Unmount => "unmount",
             Phase::Snapshot => "snapshot",
             Phase::Release => "release",
@@ -148,6 +154,8 @@ pub enum Event<'a> {
     Note(&'a str),
     /// Something the user should look at.
     Warning(&'a str),
+    /// Something that a check found in a file of the repository.
+    Finding(&'a Finding),
 }
 
 /// Receives the events of a run. Called from any thread.
@@ -212,6 +220,11 @@ impl Report {
     /// Something the user should look at.
     pub fn warn(&self, text: impl AsRef<str>) {
         self.observer.event(&Event::Warning(text.as_ref()));
+    }
+
+    /// Something that a check found.
+    pub fn finding(&self, finding: &Finding) {
+        self.observer.event(&Event::Finding(finding));
     }
 
     /// The phases that have ended, in the order of their beginning.

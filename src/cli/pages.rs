@@ -69,6 +69,7 @@ fn write_exit_status(page: &mut Vec<u8>) -> io::Result<()> {
         (Kind::Snapshot.exit_code(), "the snapshot failed or did not complete in time"),
         (Kind::Fleet.exit_code(), "launch template, launch configuration, Auto Scaling group, instance refresh"),
         (Kind::Cleanup.exit_code(), "the snapshot is good, but what comes after it failed"),
+        (Kind::Check.exit_code(), "what is in the repository did not pass the checks"),
         (Kind::Interrupted(libc::SIGINT).exit_code(), "interrupted"),
         (Kind::Interrupted(libc::SIGTERM).exit_code(), "terminated"),
     ];

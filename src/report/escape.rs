@@ -53,6 +53,11 @@ pub fn workflow_command(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
+/// For a property of such a command, where `:` and `,` mean something too.
+pub fn workflow_property(text: &str) -> String {
+    workflow_command(text).replace(':', "%3A").replace(',', "%2C")
+}
+
 /// For a cell of a Markdown table: code, in which nothing is markup.
 pub fn markdown(text: &str) -> String {
     let mut safe = String::from("<code>");
@@ -129,5 +134,6 @@ mod tests {
     #[test]
     fn workflow_commands_are_one_line() {
         assert_eq!(workflow_command("50%\r\nof ::x::"), "50%25%0D%0Aof ::x::");
+        assert_eq!(workflow_property("a,line=1::b\n"), "a%2Cline=1%3A%3Ab%0A");
     }
 }

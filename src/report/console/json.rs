@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Progress;
 use crate::error::Error;
+use crate::report::finding::Finding;
 use crate::report::outputs::{Outputs, rounded_seconds};
 use crate::report::{Event, Phase, Unit, escape};
 
@@ -34,6 +35,9 @@ pub fn event(event: &Event<'_>) -> String {
         Event::Output { phase, line: text } => line("output", json!({ "phase": phase, "line": text })),
         Event::Note(text) => line("note", json!({ "message": text })),
         Event::Warning(text) => line("warning", json!({ "message": text })),
+        Event::Finding(Finding { severity, file, line: at, message }) => {
+            line("finding", json!({ "severity": severity.name(), "file": file, "line": at, "message": message }))
+        }
     }
 }
 

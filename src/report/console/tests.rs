@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::Kind;
+use crate::report::finding::{Finding, Severity};
 use crate::report::{Change, PhaseRecord, Report};
 
 /// A writer whose content can be read afterwards.
@@ -96,6 +97,25 @@ fn on_github_a_warning_is_an_annotation() {
     let events = [Event::Warning("50% of\nrefs/heads/::add-mask::x"), Event::Note("::add-mask::x")];
     let expected = "::warning title=ebs-bake::50%25 of\\nrefs/heads/::add-mask::x\nnote: ::add-mask::x\n";
     assert_eq!(shown(github, &events), expected);
+}
+
+#[test]
+fn a_finding_has_its_place_and_on_github_is_beside_that_line() {
+    let found =
+        |severity, file: &str, line| Finding { severity, file: file.into(), line, message: "there is no role \"db\"".into() };
+    let (error, warning) = (found(Severity::Error, "roles/web.rb", Some(3)), found(Severity::Warning, "a,b:c%\n::x::", None));
+    let events = [Event::Finding(&error), Event::Finding(&warning)];
+    let plain = "error: roles/web.rb:3: there is no role \"db\"\nwarning: a,b:c%\\n::x::: there is no role \"db\"\n";
+    assert_eq!(shown(PLAIN, &events), plain);
+    assert_eq!(shown(Options { verbosity: Verbosity::Quiet, ..PLAIN }, &events), plain, "it is what went wrong");
+    let github = "::error title=ebs-bake,file=roles/web.rb,line=3::roles/web.rb:3: there is no role \"db\"\n\
+                  ::warning title=ebs-bake,file=a%2Cb%3Ac%25\\n%3A%3Ax%3A%3A::a,b:c%25\\n::x::: there is no role \"db\"\n";
+    assert_eq!(shown(Options { github: true, ..PLAIN }, &events), github);
+    let json = shown(Options { format: LogFormat::Json, ..PLAIN }, &events[..1]);
+    let object: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&object["event"], &object["severity"]), (&"finding".into(), &"error".into()));
+    assert_eq!((&object["file"], &object["line"]), (&"roles/web.rb".into(), &3.into()));
+    assert_eq!(object["message"], "there is no role \"db\"");
 }
 
 #[test]

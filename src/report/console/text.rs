@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Progress;
 use crate::error::Error;
+use crate::report::finding::{Finding, Severity};
 use crate::report::outputs::Outputs;
 use crate::report::{Change, Event, Phase, PhaseRecord, Unit, escape};
 
@@ -45,8 +46,9 @@ pub fn event(event: &Event<'_>, color: bool, github: bool) -> String {
             )
         }
         Event::Note(text) => format!("{} {}\n", paint("note:", Style::Bold, color), escape::line(text)),
-        Event::Warning(text) if github => annotation("warning", &escape::line(text)),
+        Event::Warning(text) if github => annotation("warning", "", &escape::line(text)),
         Event::Warning(text) => format!("{} {}\n", paint("warning:", Style::Yellow, color), escape::line(text)),
+        Event::Finding(finding) => self::finding(finding, color, github),
         Event::Progress { .. } => String::new(),
     }
 }
@@ -143,12 +145,27 @@ pub fn error(error: &Error, color: bool, github: bool) -> String {
     }
     if github {
         let annotation = hint.map_or_else(|| message.clone(), |hint| format!("{message}\n{hint}"));
-        text += &self::annotation("error", &annotation);
+        text += &self::annotation("error", "", &annotation);
     }
     text
 }
 
+/// A finding with its place; on GitHub it is shown beside that line of the file too.
+fn finding(finding: &Finding, color: bool, github: bool) -> String {
+    let message = escape::line(&format!("{}: {}", finding.place(), finding.message));
+    if github {
+        let line = finding.line.map_or(String::new(), |line| format!(",line={line}"));
+        let place = format!(",file={}{line}", escape::workflow_property(&escape::line(&finding.file)));
+        return annotation(finding.severity.name(), &place, &message);
+    }
+    let style = match finding.severity {
+        Severity::Error => Style::Red,
+        Severity::Warning => Style::Yellow,
+    };
+    format!("{} {message}\n", paint(&format!("{}:", finding.severity.name()), style, color))
+}
+
 /// What GitHub shows on the run's page, and in the log in a colour of its own.
-fn annotation(level: &str, text: &str) -> String {
-    format!("::{level} title=ebs-bake::{}\n", escape::workflow_command(text))
+fn annotation(level: &str, place: &str, text: &str) -> String {
+    format!("::{level} title=ebs-bake{place}::{}\n", escape::workflow_command(text))
 }

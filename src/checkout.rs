@@ -9,7 +9,7 @@ use git2::{Oid, Repository};
 
 mod apply;
 mod attributes;
-mod beneath;
+pub(crate) mod beneath;
 mod content;
 mod convert;
 mod examine;

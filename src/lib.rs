@@ -6,6 +6,7 @@ pub mod aws;
 pub mod bake;
 pub mod cancel;
 pub mod checkout;
+pub mod chef;
 pub mod ci;
 pub mod cli;
 pub mod commands;

@@ -34,6 +34,14 @@ impl Root {
         open(self.0.as_fd(), if path.is_empty() { b"." } else { path }, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
     }
 
+    /// Opens what a path leads to, to read it: also through symbolic links, as long as they do not lead out of the root.
+    pub fn follow(&self, path: &[u8]) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+        let path = if path.is_empty() { b"." } else { path };
+        openat2(&self.0, path, OpenHow::new().flags(flags).resolve(resolve))
+    }
+
     /// The size of the filesystem's blocks in bytes.
     pub fn block_size(&self) -> u64 {
         fstatvfs(&self.0).map_or(4096, |stat| stat.fragment_size()).max(512)

@@ -18,6 +18,7 @@ use crate::source::{Resolved, Source};
 use crate::storage::{BlockStorage, NewSnapshot, Snapshot, SnapshotQuery, SnapshotState, Tags};
 use crate::wait::{self, Pace};
 
+mod check;
 pub mod content;
 pub mod decide;
 mod tree;
@@ -85,6 +86,9 @@ pub async fn bake(cx: &Context) -> Result<Baked> {
         Some(snapshot) => (wait_until_completed(cx, snapshot).await?, true, None),
         None => bake_anew(cx, &target).await?,
     };
+    if reused {
+        check::tell_if_unchecked(cx, &snapshot);
+    }
     let Target { resolved, key, .. } = &*target;
     let repository = target.repository().to_owned();
     Ok(Baked { snapshot, reused, resolved: resolved.clone(), repository, key: key.clone(), cleanup })
@@ -106,6 +110,9 @@ pub async fn plan(cx: &Context) -> Result<Vec<String>> {
     steps.push(format!("check {} out at {mount_point}", short(&target.resolved)));
     if let Some(command) = &cx.config.after_checkout {
         steps.push(format!("run {command:?} in it"));
+    }
+    if let marks @ [_, ..] = cx.config.checks.marks().as_slice() {
+        steps.push(format!("check it: {}", marks.join(", ")));
     }
     steps.push(format!("unmount it and take a snapshot with key {}", target.key));
     steps.extend(publish::plan(cx));
@@ -196,7 +203,7 @@ async fn bake_anew(cx: &Context, target: &Arc<Target>) -> Result<Made> {
 async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented) -> Result<(Snapshot, bool)> {
     let mut staged = None;
     let mut distrusted = false;
-    let quiescent = loop {
+    let (quiescent, passed) = loop {
         let choice = match volume::choose(cx).await? {
             // A snapshot that made an unusable volume would make another one.
             VolumeChoice::FromSnapshot(_) if distrusted => VolumeChoice::Blank,
@@ -218,7 +225,7 @@ async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented)
             return Ok((snapshot, true));
         }
         match place(cx, target, rented, staged.take()).await? {
-            Placed::Done(quiescent) => break quiescent,
+            Placed::Done { quiescent, passed } => break (quiescent, passed),
             Placed::Spoiled(error) => {
                 rented.spoil();
                 return Err(match cx.store.trouble().await {
@@ -239,7 +246,7 @@ async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented)
             }
         }
     };
-    let snapshot = take_snapshot(cx, target, rented).await?;
+    let snapshot = take_snapshot(cx, target, rented, &passed).await?;
     drop(quiescent);
     Ok((snapshot, false))
 }
@@ -258,12 +265,12 @@ async fn place(cx: &Context, target: &Arc<Target>, rented: &Rented, staged: Opti
     blocking(move || content::place(&cx, &target, &site, staged)).await
 }
 
-async fn take_snapshot(cx: &Context, target: &Target, rented: &Rented) -> Result<Snapshot> {
+async fn take_snapshot(cx: &Context, target: &Target, rented: &Rented, passed: &[String]) -> Result<Snapshot> {
     let phase = cx.report.phase(Phase::Snapshot);
     let volume = rented.volume()?;
     let new = NewSnapshot {
         volume: volume.id.clone(),
-        tags: tags(cx, target),
+        tags: tags(cx, target, passed),
         description: format!("{} of {}", short(&target.resolved), target.repository()),
     };
     // Given up half-way, the store leaves no half of a snapshot; a whole one is found by its key in the next run.
@@ -290,7 +297,7 @@ async fn reject(cx: &Context, snapshot: &Snapshot) {
     }
 }
 
-fn tags(cx: &Context, target: &Target) -> Tags {
+fn tags(cx: &Context, target: &Target, passed: &[String]) -> Tags {
     let mut tags = cx.config.snapshot_tags.clone();
     tags.extend(target.key.query());
     let mut add = |key: &str, value: &str| tags.insert(key.to_owned(), value.chars().take(MAX_TAG_VALUE).collect());
@@ -303,6 +310,9 @@ fn tags(cx: &Context, target: &Target) -> Tags {
     }
     if let Some(url) = &cx.config.run_url {
         add(tag::RUN_URL, url);
+    }
+    if let Some(marks) = check::tag_value(passed, MAX_TAG_VALUE) {
+        add(tag::CHECKS, &marks);
     }
     if !cx.config.snapshot_tags.contains_key(tag::NAME) {
         add(tag::NAME, &cx.config.volume_name);

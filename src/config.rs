@@ -8,6 +8,7 @@ use crate::report::outputs::OutputFiles;
 use crate::source::{Access, Location, Wanted};
 use crate::storage::{SnapshotId, Tags, VolumeId};
 
+pub mod checks;
 pub mod file;
 pub mod layers;
 pub mod rollout;
@@ -140,6 +141,8 @@ pub struct Bake {
     pub allow_lfs_pointers: bool,
     /// A command for `sh`, run in the work tree.
     pub after_checkout: Option<String>,
+    /// What is checked after that.
+    pub checks: checks::Checks,
     /// What becomes of the volume.
     pub after: After,
     /// How long to wait for another run to let go of the volume.

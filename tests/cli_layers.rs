@@ -71,6 +71,9 @@ fn sample(option: &str) -> &'static str {
         }
         "set-default" | "delete-unused-configurations" | "fleet-keep-volumes" | "latest" | "previous" => "true",
         "rollout" | "refresh" | "refresh-all" | "refresh-auto-rollback" => "true",
+        "checks" => "chef",
+        "chef-path" => "infra",
+        "cookbook-path" => "cookbooks\nvendor/cookbooks",
         "color" => "always",
         "commit" => "0123456789012345678901234567890123456789",
         "git-dir" => "exclude",
@@ -80,7 +83,9 @@ fn sample(option: &str) -> &'static str {
         "git-token-file" => concat!(env!("CARGO_MANIFEST_DIR"), "/clippy.toml"),
         "attach-timeout" | "lock-timeout" | "wait-timeout" => "45s",
         "log-format" => "json",
+        "on-findings" => "warn",
         "ref" => "refs/heads/other",
+        "require-role" => "web\ndb",
         "snapshot-id" => "snap-00000000",
         "store" => "local",
         "submodules" => "recursive",
@@ -249,12 +254,23 @@ fn the_reference_has_every_exit_code_and_tag() {
         Kind::Snapshot,
         Kind::Fleet,
         Kind::Cleanup,
+        Kind::Check,
     ];
     for kind in kinds {
         assert!(page.contains(&format!("| {} | `{}` |", kind.exit_code(), kind.name())), "{kind:?}");
     }
-    let tags =
-        [tag::KEY, tag::VOLUME, tag::COMMIT, tag::REF, tag::REPOSITORY, tag::RUN_URL, tag::VERSION, tag::RESTORED, tag::NAME];
+    let tags = [
+        tag::KEY,
+        tag::VOLUME,
+        tag::COMMIT,
+        tag::REF,
+        tag::REPOSITORY,
+        tag::RUN_URL,
+        tag::VERSION,
+        tag::CHECKS,
+        tag::RESTORED,
+        tag::NAME,
+    ];
     for tag in tags {
         assert!(page.contains(&format!("| `{tag}` |")), "{tag}");
     }

@@ -22,8 +22,13 @@ use crate::source::Fetched;
 
 /// What came of it.
 pub enum Placed {
-    /// The content is on the volume, and nobody else holds the device as long as this is kept.
-    Done(Exclusive),
+    /// The content is on the volume.
+    Done {
+        /// Nobody else holds the device as long as this is kept.
+        quiescent: Exclusive,
+        /// The marks of the checks that the content passed.
+        passed: Vec<String>,
+    },
     /// Something that was written did not reach the volume: nothing on it can be trusted, however clean it looks.
     Spoiled(Error),
     /// The volume cannot be used and shall be made anew.
@@ -101,16 +106,20 @@ pub fn place(cx: &Context, target: &Target, site: &Site, staged: Option<Staged>)
         if let Err(error) = mount.unmount() {
             return Ok(Placed::Spoiled(error));
         }
-        let quiescent = match filled {
-            Ok(Filled::Done) => Some(Exclusive::open(&site.device)?),
-            _ => None,
-        };
-        phase.done(Change::Changed, if quiescent.is_some() { "nobody holds the device" } else { "unmounted" });
-        if let Filled::NeedsRoom(bytes) = filled? {
-            make_room(cx, site, State::Unmounted, bytes)?;
-        }
-        if let Some(quiescent) = quiescent {
-            return Ok(Placed::Done(quiescent));
+        match filled {
+            Ok(Filled::Done(passed)) => {
+                let quiescent = Exclusive::open(&site.device)?;
+                phase.done(Change::Changed, "nobody holds the device");
+                return Ok(Placed::Done { quiescent, passed });
+            }
+            Ok(Filled::NeedsRoom(bytes)) => {
+                phase.done(Change::Changed, "unmounted");
+                make_room(cx, site, State::Unmounted, bytes)?;
+            }
+            Err(error) => {
+                phase.done(Change::Changed, "unmounted");
+                return Err(error);
+            }
         }
     }
 }
@@ -124,7 +133,7 @@ fn fill_growing(cx: &Context, target: &Target, ground: &Ground<'_>, staged: Opti
                 Growth::NeedsUnmount => return Ok(filled),
                 Growth::Grown | Growth::Unchanged => {}
             },
-            Filled::Done => return Ok(filled),
+            Filled::Done(_) => return Ok(filled),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::bake::check::check;
 use crate::bake::content::{Staged, amount, git_dir};
 use crate::bake::volume::Site;
 use crate::bake::{Context, Target};
@@ -32,10 +33,10 @@ pub struct Ground<'a> {
 }
 
 /// What came of filling the volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filled {
-    /// Everything is there.
-    Done,
+    /// Everything is there, and this is what it passed.
+    Done(Vec<String>),
     /// The work tree is as it was; the filesystem needs this many bytes more.
     NeedsRoom(u64),
 }
@@ -89,7 +90,7 @@ pub fn fill(cx: &Context, target: &Target, ground: &Ground<'_>, staged: Option<&
         short => return Ok(Filled::NeedsRoom(short)),
     }
     write(cx, target, ground, jobs)?;
-    Ok(Filled::Done)
+    check(cx, ground.root).map(Filled::Done)
 }
 
 /// Whether there was no room. The filesystem does not tell afterwards: what did not fit was removed again.

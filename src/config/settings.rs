@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use git2::Oid;
 
-use super::{After, values};
+use super::{After, checks, values};
 use crate::key::{GitDirMode, SubmoduleMode};
 use crate::storage::{SnapshotId, VolumeId};
 
@@ -101,6 +101,9 @@ pub struct Bake {
     /// How it is checked out.
     #[command(flatten)]
     pub checkout: Checkout,
+    /// What is checked before the snapshot.
+    #[command(flatten)]
+    pub checks: checks::Settings,
     /// Who we are to the git host.
     #[command(flatten)]
     pub credentials: Credentials,

@@ -99,7 +99,8 @@ fn mount_point(path: PathBuf) -> Result<PathBuf> {
 
 /// `bake`.
 pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse: ParseLocation) -> Result<Bake> {
-    let settings::Bake { source, checkout, credentials, storage, volume, waiting, publishing, rollout, results } = settings;
+    let settings::Bake { source, checkout, checks, credentials, storage, volume, waiting, publishing, rollout, results } =
+        settings;
     let store = with_patience(with_volume(store(storage)?, &volume), &waiting);
     let publish = publish(publishing, &store, !waiting.no_wait.unwrap_or(false))?;
     let rollout = rollout.rollout.unwrap_or(false).then(|| rollout::after_bake(rollout, &store, &waiting)).transpose()?;
@@ -126,6 +127,7 @@ pub fn bake(settings: settings::Bake, ci: &Ci, environment: &Environment, parse:
         clean: !checkout.no_clean.unwrap_or(false),
         allow_lfs_pointers: checkout.allow_lfs_pointers.unwrap_or(false),
         after_checkout: checkout.after_checkout,
+        checks: checks.into(),
         after: volume.after.unwrap_or_default(),
         lock_timeout: waiting.lock_timeout.unwrap_or(DEFAULT_LOCK_TIMEOUT),
         wait_timeout: waiting.wait_timeout.unwrap_or(DEFAULT_WAIT_TIMEOUT),

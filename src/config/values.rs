@@ -127,7 +127,7 @@ pub fn accounts(value: &str) -> Result<Accounts, String> {
 }
 
 /// Lines that are not blank; at least one.
-fn lines<T>(value: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+pub(super) fn lines<T>(value: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     let lines = value.lines().map(str::trim).filter(|line| !line.is_empty());
     let values: Vec<T> = lines.map(parse).collect::<Result<_, _>>()?;
     if values.is_empty() { Err("a value is needed, it is empty".into()) } else { Ok(values) }

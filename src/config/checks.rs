@@ -1,0 +1,149 @@
+//! What is checked before the snapshot: the options, and what they come to.
+
+use std::path::{Component, Path};
+
+use clap::Args;
+
+use super::values::lines;
+use crate::chef::read::Place;
+
+/// A check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Check {
+    /// Nothing is checked
+    #[default]
+    None,
+    /// The rules of `docs/chef-checks.md`
+    Chef,
+}
+
+/// What an error that a check finds means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OnFindings {
+    /// There is no snapshot
+    #[default]
+    Fail,
+    /// It is told, and that is all
+    Warn,
+}
+
+/// What is checked before the snapshot.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Checks before the snapshot")]
+pub struct Settings {
+    /// Check what is baked: chef (roles, run lists, dependencies), or none [default: none]
+    #[arg(long, value_enum, value_name = "WHICH", hide_possible_values = true)]
+    pub checks: Option<Check>,
+    /// If a check finds an error: fail, or warn and bake all the same [default: fail]
+    #[arg(long, value_enum, value_name = "ACTION", hide_possible_values = true)]
+    pub on_findings: Option<OnFindings>,
+    /// Refuse a commit without this Chef role; may be repeated, or have several lines [default: none]
+    #[arg(long, value_name = "NAME", value_parser = roles)]
+    pub require_role: Option<Vec<Names>>,
+    /// Where the chef-repo is in the repository [default: its root]
+    #[arg(long, value_name = "DIR", value_parser = inside)]
+    pub chef_path: Option<String>,
+    /// A directory of cookbooks in it; may be repeated, or have several lines [default: those with cookbooks in their name]
+    #[arg(long, value_name = "DIR", value_parser = directories)]
+    pub cookbook_path: Option<Vec<Names>>,
+}
+
+/// Names of one value: a line each.
+pub type Names = Vec<String>;
+
+/// What is checked, validated.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// Whether the rules for Chef are checked.
+    pub chef: bool,
+    /// What an error means.
+    pub on_findings: OnFindings,
+    /// Roles without which there is no snapshot.
+    pub required_roles: Vec<String>,
+    /// Where the chef-repo is.
+    pub place: Place,
+}
+
+impl Checks {
+    /// What a snapshot that passed is marked with: `chef`, `role:web`.
+    pub fn marks(&self) -> Vec<String> {
+        let roles = self.required_roles.iter().map(|role| format!("role:{role}"));
+        self.chef.then(|| "chef".to_owned()).into_iter().chain(roles).collect()
+    }
+}
+
+impl From<Settings> for Checks {
+    fn from(settings: Settings) -> Self {
+        let Settings { checks, on_findings, require_role, chef_path, cookbook_path } = settings;
+        let flat = |lists: Vec<Names>| lists.into_iter().flatten().collect::<Vec<_>>();
+        let mut required_roles = flat(require_role.unwrap_or_default());
+        required_roles.sort();
+        required_roles.dedup();
+        Checks {
+            chef: checks == Some(Check::Chef),
+            on_findings: on_findings.unwrap_or_default(),
+            required_roles,
+            place: Place { path: chef_path.unwrap_or_default(), cookbook_paths: cookbook_path.map(flat) },
+        }
+    }
+}
+
+/// Names of roles, a line each: what `Chef::Role` takes, without letters that no keyboard of a shell script has.
+fn roles(value: &str) -> Result<Names, String> {
+    lines(value, |name| match name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("{name:?} is not a name of letters, digits, '-' and '_'")),
+    })
+}
+
+fn directories(value: &str) -> Result<Names, String> {
+    lines(value, inside)
+}
+
+/// A directory in the repository, without a slash at its end; empty for `.`.
+fn inside(value: &str) -> Result<String, String> {
+    let mut parts = Vec::new();
+    for part in Path::new(value).components() {
+        match part {
+            Component::Normal(part) => parts.push(part.to_string_lossy()),
+            Component::CurDir => {}
+            _ => return Err(format!("{value:?} does not stay in the repository: give a relative path without '..'")),
+        }
+    }
+    match value.is_empty() || value.chars().any(char::is_control) {
+        true => Err("a directory is needed, without control characters".to_owned()),
+        false => Ok(parts.join("/")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_stay_in_the_repository() {
+        for (value, path) in [("chef", "chef"), ("./infra/chef/", "infra/chef"), (".", ""), ("a//b", "a/b")] {
+            assert_eq!(inside(value).as_deref(), Ok(path));
+        }
+        for bad in ["", "/chef", "..", "a/../b", "a\nb"] {
+            assert!(inside(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(directories("cookbooks\n\nvendor/cookbooks/\n"), Ok(vec!["cookbooks".into(), "vendor/cookbooks".into()]));
+    }
+
+    #[test]
+    fn roles_are_names_and_nothing_for_a_shell() {
+        assert_eq!(roles("web\ndb-1_x\n"), Ok(vec!["web".into(), "db-1_x".into()]));
+        for bad in ["", "web server", "$(id)", "role[web]", "../web", "w\u{e9}b"] {
+            assert!(roles(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_passed_is_marked_once_and_in_one_order() {
+        let require_role = Some(vec![vec!["web".into(), "db".into()], vec!["web".into()]]);
+        let checks = Checks::from(Settings { checks: Some(Check::Chef), require_role, ..Settings::default() });
+        assert_eq!(checks.marks(), ["chef", "role:db", "role:web"]);
+        assert_eq!(Checks::from(Settings::default()).marks(), [""; 0]);
+    }
+}

@@ -11,6 +11,7 @@ pub mod escape;
 pub mod finding;
 pub mod outputs;
 pub mod summary;
+pub mod table;
 
 /// The phases of a run, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

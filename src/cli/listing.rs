@@ -2,32 +2,36 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use unicode_width::UnicodeWidthStr;
 
 use crate::key::tag;
 use crate::report::console::short_ref;
 use crate::report::escape;
+use crate::report::table::{self, Column};
 use crate::storage::{Snapshot, SnapshotState};
 
 /// The version of the JSON object; raised when a field changes its meaning or goes.
 pub const VERSION: u32 = 1;
 /// Longer refs are cut in the table.
 const REF_WIDTH: usize = 40;
-
-const HEADINGS: [&str; 7] = ["COMMIT", "REF", "STATE", "AGE", "SIZE", "CHANGED", "SNAPSHOT"];
-/// Which columns are numbers.
-const RIGHT: [bool; 7] = [false, false, false, true, true, true, false];
+const COLUMNS: [Column; 7] = [
+    Column::text("COMMIT"),
+    Column::text("REF").at_most(REF_WIDTH),
+    Column::text("STATE"),
+    Column::number("AGE"),
+    Column::number("SIZE"),
+    Column::number("CHANGED"),
+    Column::text("SNAPSHOT"),
+];
+/// The table is no wider.
+const WIDTH: usize = 120;
 
 /// A table, newest first; what is wrong with damaged snapshots stands below it.
 pub fn table(snapshots: &[Snapshot], now: Timestamp) -> String {
     if snapshots.is_empty() {
         return "no snapshots\n".to_owned();
     }
-    let mut rows = vec![HEADINGS.map(str::to_owned)];
-    rows.extend(snapshots.iter().rev().map(|snapshot| row(snapshot, now)));
-    let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let mut text: String = rows.iter().map(|row| aligned(row, &widths)).collect();
+    let rows = snapshots.iter().rev().map(|snapshot| row(snapshot, now)).collect();
+    let mut text = table::table(&COLUMNS, rows, WIDTH);
     for snapshot in snapshots.iter().rev() {
         if let SnapshotState::Error(why) = &snapshot.state {
             text += &format!("{}: {}\n", snapshot.id, escape::line(why));
@@ -36,46 +40,21 @@ pub fn table(snapshots: &[Snapshot], now: Timestamp) -> String {
     text
 }
 
-fn row(snapshot: &Snapshot, now: Timestamp) -> [String; 7] {
+fn row(snapshot: &Snapshot, now: Timestamp) -> Vec<String> {
     let tag = |name: &str| snapshot.tags.get(name).map(String::as_str).unwrap_or("-");
-    let commit: String = tag(tag::COMMIT).chars().take(12).collect();
     let state = match snapshot.state {
         SnapshotState::Pending(Some(percent)) => format!("pending {percent} %"),
         ref state => state.name().to_owned(),
     };
-    [
-        escape::line(&commit),
-        cut(&escape::line(short_ref(tag(tag::REF)))),
+    vec![
+        tag(tag::COMMIT).chars().take(12).collect(),
+        short_ref(tag(tag::REF)).to_owned(),
         state,
         age(snapshot.started, now),
         format!("{} GiB", snapshot.size_gib),
         snapshot.changed_blocks.map_or("-".to_owned(), |blocks| blocks.to_string()),
         snapshot.id.to_string(),
     ]
-}
-
-fn aligned(row: &[String; 7], widths: &[usize; 7]) -> String {
-    let cells = row.iter().zip(widths).zip(RIGHT).map(|((cell, width), right)| {
-        let padding = " ".repeat(width.saturating_sub(cell.width()));
-        if right { padding + cell } else { cell.clone() + &padding }
-    });
-    cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-}
-
-/// At most `REF_WIDTH` columns.
-fn cut(text: &str) -> String {
-    if text.width() <= REF_WIDTH {
-        return text.to_owned();
-    }
-    let mut short = String::new();
-    for c in text.chars() {
-        short.push(c);
-        if short.width() >= REF_WIDTH {
-            short.pop();
-            break;
-        }
-    }
-    short + "…"
 }
 
 /// `40s`, `12m`, `5h`, `3d`.
@@ -166,13 +145,6 @@ snap-00000002: truncated\\nimage
 ";
         assert_eq!(table(&several(), Timestamp::from_second(90_010).unwrap()), expected);
         assert_eq!(table(&[], Timestamp::UNIX_EPOCH), "no snapshots\n");
-    }
-
-    #[test]
-    fn long_refs_are_cut_to_their_column() {
-        let short = cut(&"日".repeat(100));
-        assert_eq!((short.width(), short.ends_with('…')), (39, true));
-        assert_eq!(cut("main"), "main");
     }
 
     #[test]

@@ -159,7 +159,7 @@ async fn look_up(cx: &Context, target: &Target, phase: Phase) -> Result<Option<S
     let phase = cx.report.phase(phase);
     let found = cx.store.snapshots(&SnapshotQuery { tags: target.key.query(), ..Default::default() }).await?;
     for failed in &found {
-        if let SnapshotState::Error(why) = &failed.state {
+        if let Some(why) = failed.state.trouble() {
             cx.report.warn(format!("snapshot {} of this commit is unusable: {why}", failed.id));
         }
     }
@@ -349,7 +349,7 @@ pub(crate) async fn completed(
         let found = store.snapshots(query).await?.pop();
         match found {
             Some(found) if found.state == SnapshotState::Completed => Ok(Some(found)),
-            Some(Snapshot { state: SnapshotState::Error(why), .. }) => {
+            Some(Snapshot { state: SnapshotState::Error(why) | SnapshotState::PutAway(why), .. }) => {
                 Err(Error::new(Kind::Snapshot, format!("snapshot {id} failed: {why}")).hint("run again: a new one is made"))
             }
             Some(Snapshot { state: SnapshotState::Pending(percent), .. }) => {

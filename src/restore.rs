@@ -49,10 +49,7 @@ async fn completed(store: &dyn BlockStorage, id: &SnapshotId) -> Result<Snapshot
     match found {
         Some(snapshot) if snapshot.state == SnapshotState::Completed => Ok(snapshot),
         Some(snapshot) => {
-            let why = match &snapshot.state {
-                SnapshotState::Error(why) => why.clone(),
-                state => state.name().to_owned(),
-            };
+            let why = snapshot.state.trouble().unwrap_or(snapshot.state.name());
             Err(Error::new(Kind::Storage, format!("snapshot {id} cannot be restored: {why}")))
         }
         None => {

@@ -137,6 +137,8 @@ pub enum SnapshotState {
     Completed,
     /// Failed or damaged, and why.
     Error(String),
+    /// Whole, but nothing can be made from it until somebody brings it back, and why: archived, in the recycle bin.
+    PutAway(String),
 }
 
 impl SnapshotState {
@@ -145,7 +147,15 @@ impl SnapshotState {
         match self {
             SnapshotState::Pending(_) => "pending",
             SnapshotState::Completed => "completed",
-            SnapshotState::Error(_) => "error",
+            SnapshotState::Error(_) | SnapshotState::PutAway(_) => "error",
+        }
+    }
+
+    /// Why nothing can be made from it, nor by waiting.
+    pub fn trouble(&self) -> Option<&str> {
+        match self {
+            SnapshotState::Error(why) | SnapshotState::PutAway(why) => Some(why),
+            SnapshotState::Pending(_) | SnapshotState::Completed => None,
         }
     }
 }

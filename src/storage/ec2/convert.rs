@@ -121,18 +121,23 @@ pub fn snapshot(snapshot: &types::Snapshot) -> Result<Snapshot> {
 
 fn snapshot_state(snapshot: &types::Snapshot) -> SnapshotState {
     let reason = |what: &str| match snapshot.state_message() {
-        Some(message) if !message.is_empty() => SnapshotState::Error(format!("{what}: {message}")),
-        _ => SnapshotState::Error(what.to_owned()),
+        Some(message) if !message.is_empty() => format!("{what}: {message}"),
+        _ => what.to_owned(),
     };
     match snapshot.state() {
         Some(types::SnapshotState::Completed) if snapshot.storage_tier() == Some(&StorageTier::Archive) => {
-            SnapshotState::Error("it is archived: restore it from the archive tier".into())
+            SnapshotState::PutAway("it is archived: restore it from the archive tier".into())
         }
         Some(types::SnapshotState::Completed) => SnapshotState::Completed,
         Some(types::SnapshotState::Pending) => SnapshotState::Pending(snapshot.progress().and_then(percent)),
-        Some(types::SnapshotState::Error) => reason("EC2 says that it failed"),
-        Some(types::SnapshotState::Recoverable | types::SnapshotState::Recovering) => reason("it is in the recycle bin"),
-        other => reason(&format!("EC2 says that it is {}", other.map_or("in no state", types::SnapshotState::as_str))),
+        Some(types::SnapshotState::Error) => SnapshotState::Error(reason("EC2 says that it failed")),
+        Some(types::SnapshotState::Recoverable | types::SnapshotState::Recovering) => {
+            SnapshotState::PutAway(reason("it is in the recycle bin"))
+        }
+        other => {
+            let state = other.map_or("in no state", types::SnapshotState::as_str);
+            SnapshotState::PutAway(reason(&format!("EC2 says that it is {state}")))
+        }
     }
 }
 
@@ -264,8 +269,10 @@ mod tests {
         assert_eq!(state("completed", "standard", "100%"), SnapshotState::Completed);
         assert_eq!(state("pending", "standard", "45%"), SnapshotState::Pending(Some(45)));
         assert_eq!(state("pending", "standard", ""), SnapshotState::Pending(None));
-        for (name, tier) in [("completed", "archive"), ("error", "standard"), ("recoverable", "standard"), ("odd", "standard")] {
-            assert!(matches!(state(name, tier, "100%"), SnapshotState::Error(_)), "{name} {tier}");
+        assert!(matches!(state("error", "standard", "100%"), SnapshotState::Error(_)));
+        // Nobody who may delete what failed shall take these for it.
+        for (name, tier) in [("completed", "archive"), ("recoverable", "standard"), ("odd", "standard")] {
+            assert!(matches!(state(name, tier, "100%"), SnapshotState::PutAway(_)), "{name} {tier}");
         }
     }
 

@@ -4,6 +4,7 @@ import protocol
 import rules
 from looks import Looks
 from protocol import Answer, Ec2Error, Request, content, element, text
+from restores import Restores
 from states import Hold
 from upstream import tree
 from world import Attachment, Modification, Snapshot, Volume, attachment_element
@@ -21,6 +22,7 @@ class Cloud(Looks):
     def __init__(self, world, templates):
         super().__init__(world)
         self.templates = templates
+        self.restores = Restores(world)
         self._zones = {}
         self.reset()
 
@@ -28,6 +30,8 @@ class Cloud(Looks):
         # (region, client token) → (parameters, volume ID, answer).
         self._tokens = {}
         self._before.clear()
+        self.amis.reset()
+        self.restores.reset()
         self._actions = {
             "AttachVolume": self.attach_volume,
             "DetachVolume": self.detach_volume,
@@ -41,6 +45,9 @@ class Cloud(Looks):
             "DescribeSnapshots": self.describe_snapshots,
             "DescribeVolumesModifications": self.describe_modifications,
             "DescribeInstances": self.describe_instances,
+            "DescribeImages": self.describe_images,
+            "RegisterImage": self.amis.register,
+            **self.restores.actions(),
             **self.templates.actions(),
         }
 
@@ -283,14 +290,9 @@ class Cloud(Looks):
         rules.required(request, "SnapshotId")
         snapshot, _ = self._snapshot(request.region, request.get("SnapshotId"))
         rules.dry_run(request)
-        images = self.world.upstream.call(request.region, "DescribeImages", {"Owner.1": "self"})
-        users = [
-            text(image, "imageId")
-            for image in images.findall("imagesSet/item")
-            if any(it.text == snapshot.id for it in image.findall("blockDeviceMapping/item/ebs/snapshotId"))
-        ]
-        rules.delete_snapshot(snapshot.id, users)
+        rules.delete_snapshot(snapshot.id, self.amis.users(request.region, snapshot.id))
         self._pass_on(request)
+        self.restores.forget(snapshot.id)
         self.world.images.delete_snapshot(snapshot.id)
         del self.world.snapshots[snapshot.id]
         return protocol.success("DeleteSnapshot", [element("return", content="true")])

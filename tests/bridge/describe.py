@@ -64,15 +64,31 @@ MODIFICATION_FILTERS = {
     "target-volume-type": _path("targetVolumeType"),
     "volume-id": _path("volumeId"),
 }
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeImages.html, as far as they are needed.
+IMAGE_FILTERS = {
+    "block-device-mapping.snapshot-id": _path("blockDeviceMapping/item/ebs/snapshotId"),
+    "image-id": _path("imageId"),
+    "name": _path("name"),
+}
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeFastSnapshotRestores.html
+RESTORE_FILTERS = {
+    "availability-zone": _path("availabilityZone"),
+    "snapshot-id": _path("snapshotId"),
+    "state": _path("state"),
+}
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Filtering.html: "up to 200 values per filter".
+VALUES_OF_A_FILTER = 200
 # Those that change while a resource goes through its states.
 STATE_FILTERS = {"status", "attachment.status", "progress", "modification-state"}
 
 # The largest page; more is cut to it. From the API's earlier pages, which also say that fewer than 5 is an error.
-LARGEST_PAGE = {"volumes": 500, "snapshots": 1000, "modifications": 500}
+LARGEST_PAGE = {"volumes": 500, "snapshots": 1000, "modifications": 500, "images": 1000}
 
 
 def check_filters(filters, known):
-    """ERRORS, InvalidParameterValue."""
+    """ERRORS, FilterLimitExceeded and InvalidParameterValue."""
+    if any(len(values) > VALUES_OF_A_FILTER for values in filters.values()):
+        raise Ec2Error("FilterLimitExceeded", f"The maximum number of values of a filter is {VALUES_OF_A_FILTER}")
     for name in filters:
         if name not in known and name != "tag-key" and not name.startswith("tag:"):
             raise Ec2Error("InvalidParameterValue", f"The filter '{name}' is invalid")

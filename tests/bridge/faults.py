@@ -7,7 +7,7 @@ from states import Hold, SpecError
 
 # What a rule can do; README.md says what each means.
 EFFECTS = {
-    "error", "drop", "drop-after", "delay", "stale", "hide", "becomes", "takes", "reason", "device", "override",
+    "error", "drop", "drop-after", "delay", "stale", "hide", "becomes", "takes", "reason", "unsuccessful", "device", "override",
 }
 DEVICE = {"present", "serial", "model", "size", "namespace", "controller", "eio", "partition_table", "link_to"}
 FIELDS = {"action", "nth", "times", "match", "access_key", "region", "effect"}

@@ -4,6 +4,8 @@ API = https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_<Action>.html
 """
 
 import contextlib
+import dataclasses
+from urllib.parse import urlencode
 
 from protocol import Ec2Error, element, text
 from query import members, source_of, success
@@ -30,6 +32,7 @@ class Fleet:
             "CreateAutoScalingGroup": self.create_group,
             "UpdateAutoScalingGroup": self.update_group,
             "DescribeAutoScalingGroups": self.describe_groups,
+            "DescribeLaunchConfigurations": lambda request, _: self._forward(self._page(request)),
             "CreateLaunchConfiguration": self.create_configuration,
             "DeleteLaunchConfiguration": self.delete_configuration,
             "StartInstanceRefresh": self.refreshes.start,
@@ -58,6 +61,14 @@ class Fleet:
             tree(answer)
             self.world.forget_terminated(request.region)
         return answer
+
+    def _page(self, request):
+        """The request for a page that is no larger than the test wants."""
+        cap = self.world.limits["page_size"]
+        if not cap:
+            return request
+        params = {**request.params, "MaxRecords": str(min(request.integer("MaxRecords") or cap, cap))}
+        return dataclasses.replace(request, params=params, body=urlencode(params).encode())
 
     def call(self, region, action, params=None):
         """At moto, on the bridge's own behalf."""
@@ -158,7 +169,7 @@ class Fleet:
         return (made.get("LaunchTemplateId"), made.get("Version")) == (template["id"], str(number))
 
     def describe_groups(self, request, _effect):
-        answer = self._forward(request)
+        answer = self._forward(self._page(request))
         root = tree(answer)
         for group in members(root, "AutoScalingGroups"):
             # Of a group with a policy it is the policy that says so.

@@ -5,6 +5,7 @@ import copy
 import describe
 import protocol
 import rules
+from amis import Amis
 from protocol import Ec2Error, content, element, text
 from upstream import tree
 
@@ -17,6 +18,7 @@ class Looks:
 
     def __init__(self, world):
         self.world = world
+        self.amis = Amis(world)
         # Region → what Describe calls saw before the last change.
         self._before = {}
 
@@ -60,6 +62,13 @@ class Looks:
         known = describe.SNAPSHOT_FILTERS
         return self._describe(
             request, effect, "snapshots", "snapshotSet", "snapshot", ids, listed, known, lambda it: it.life.seen()
+        )
+
+    def describe_images(self, request, effect):
+        ids = request.listed("ImageId")
+        listed = [(None, item) for item in self.amis.listed(request.region, request.listed("Owner") or ["self"])]
+        return self._describe(
+            request, effect, "images", "imagesSet", "image", ids, listed, describe.IMAGE_FILTERS, lambda _: None
         )
 
     def describe_modifications(self, request, effect):

@@ -83,7 +83,7 @@ class Request:
     def filters(self):
         """Name → values, of `Filter.N.Name` and `Filter.N.Value.M`."""
         found = {}
-        for number in _numbers(self.params, "Filter"):
+        for number in numbers(self.params, "Filter"):
             name = self.params.get(f"Filter.{number}.Name", "")
             found.setdefault(name, []).extend(listed(self.params, f"Filter.{number}.Value"))
         return found
@@ -91,11 +91,11 @@ class Request:
     def tag_specifications(self):
         """(resource type, [(key, value)]) of `TagSpecification.N`."""
         found = []
-        for number in _numbers(self.params, "TagSpecification"):
+        for number in numbers(self.params, "TagSpecification"):
             prefix = f"TagSpecification.{number}"
             tags = [
                 (self.params.get(f"{prefix}.Tag.{tag}.Key", ""), self.params.get(f"{prefix}.Tag.{tag}.Value", ""))
-                for tag in _numbers(self.params, f"{prefix}.Tag")
+                for tag in numbers(self.params, f"{prefix}.Tag")
             ]
             found.append((self.params.get(f"{prefix}.ResourceType", ""), tags))
         return found
@@ -109,13 +109,13 @@ def _json(body):
     return value if isinstance(value, dict) else {}
 
 
-def _numbers(params, prefix):
+def numbers(params, prefix):
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)(\.|$)")
     return sorted({int(match.group(1)) for match in map(pattern.match, params) if match})
 
 
 def listed(params, name):
-    return [params.get(f"{name}.{number}", "") for number in _numbers(params, name)]
+    return [params.get(f"{name}.{number}", "") for number in numbers(params, name)]
 
 
 @dataclass

@@ -53,6 +53,12 @@ PARAMETERS = {
     "DeleteSnapshot": {"SnapshotId"},
     "DescribeVolumes": {"VolumeId", "Filter", "NextToken", "MaxResults", "IncludeManagedResources"},
     "DescribeSnapshots": {"SnapshotId", "Filter", "NextToken", "MaxResults", "Owner", "RestorableBy"},
+    "DescribeImages": {
+        "ExecutableBy", "ImageId", "Owner", "IncludeDeprecated", "IncludeDisabled", "Filter", "NextToken", "MaxResults",
+    },
+    "EnableFastSnapshotRestores": {"AvailabilityZone", "AvailabilityZoneId", "SourceSnapshotId"},
+    "DisableFastSnapshotRestores": {"AvailabilityZone", "AvailabilityZoneId", "SourceSnapshotId"},
+    "DescribeFastSnapshotRestores": {"Filter", "NextToken", "MaxResults"},
     "DescribeInstances": {"InstanceId", "Filter", "NextToken", "MaxResults", "IncludeManagedResources"},
     "DescribeVolumesModifications": {"VolumeId", "Filter", "NextToken", "MaxResults", "IncludeManagedResources"},
     "CreateLaunchTemplateVersion": {
@@ -61,8 +67,8 @@ PARAMETERS = {
     },
     "DeleteLaunchTemplateVersions": {"LaunchTemplateId", "LaunchTemplateName", "LaunchTemplateVersion"},
     "DescribeLaunchTemplateVersions": {
-        "LaunchTemplateId", "LaunchTemplateName", "LaunchTemplateVersion", "MaxResults", "NextToken", "ResolveAlias",
-        "IncludeManagedResources",
+        "LaunchTemplateId", "LaunchTemplateName", "LaunchTemplateVersion", "MinVersion", "MaxVersion", "MaxResults", "NextToken",
+        "ResolveAlias", "IncludeManagedResources",
     },
     "ModifyLaunchTemplate": {"ClientToken", "LaunchTemplateId", "LaunchTemplateName", "SetDefaultVersion"},
 }

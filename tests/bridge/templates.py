@@ -83,15 +83,24 @@ class Templates:
         return answer
 
     def describe_versions(self, request, _effect):
-        if not (request.get("LaunchTemplateId") or request.get("LaunchTemplateName")):
-            raise Ec2Error("UnsupportedOperation", "the bridge describes the versions of one template")
-        template = self.template(request)
+        wanted = request.listed("LaunchTemplateVersion")
+        if request.get("LaunchTemplateId") or request.get("LaunchTemplateName"):
+            templates = [self.template(request)]
+        elif wanted and set(wanted) <= {"$Latest", "$Default"}:
+            # API DescribeLaunchTemplateVersions, `LaunchTemplateVersion.N`: "you cannot specify numbers".
+            templates = self.all(request.region)
+        else:
+            raise Ec2Error("MissingParameter", "Either launch template ID or launch template name must be given")
         size = request.integer("MaxResults")
         rules.within(size, (1, LARGEST_PAGE), "maxResults")
-        wanted = request.listed("LaunchTemplateVersion")
-        numbers = {self.resolve(template, version) for version in wanted}
+        least, most = (request.integer(name) for name in ("MinVersion", "MaxVersion"))
+        items = []
+        for template in templates:
+            numbers = {self.resolve(template, version) for version in wanted} if wanted else set(template["versions"])
+            # API: `MinVersion` is "the version number after which", `MaxVersion` "up to which" versions are described.
+            numbers = {it for it in numbers if (least or 0) < it <= (most or it)}
+            items += [item for number, item in template["versions"].items() if number in numbers]
         rules.dry_run(request)
-        items = [item for number, item in template["versions"].items() if not wanted or number in numbers]
         cap = self.world.limits["page_size"]
         page, token = describe.page(items, min(size or ALL, cap or ALL), request.get("NextToken"))
         answer = [element("launchTemplateVersionSet", page)]
@@ -149,6 +158,11 @@ class Templates:
     def template(self, request):
         """The template of the call, which must be there: ID, name, default, and number → element of its versions."""
         return self.look(request.region, request.get("LaunchTemplateId"), request.get("LaunchTemplateName"))
+
+    def all(self, region):
+        root = self.world.upstream.call(region, "DescribeLaunchTemplates", {"MaxResults": ALL})
+        ids = [text(item, "launchTemplateId") for item in root.findall("launchTemplates/item")]
+        return [self.look(region, template_id, None) for template_id in ids]
 
     def look(self, region, template_id, name):
         if bool(template_id) == bool(name):

@@ -18,6 +18,7 @@ use crate::source::Location;
 pub mod listing;
 pub mod pages;
 pub mod problem;
+pub mod pruning;
 
 /// What the program is asked to do, validated.
 #[derive(Debug, Clone)]
@@ -26,8 +27,10 @@ pub enum Command {
     Bake(Box<config::Bake>),
     /// See whether a bake would work here.
     Doctor(Box<config::Doctor>),
-    /// List snapshots.
+    /// List snapshots and who uses them.
     List(config::List),
+    /// Delete old snapshots that nobody uses.
+    Prune(config::Prune),
     /// Mount a snapshot, or undo that.
     Restore(config::Restore),
     /// Clear away what killed runs left.
@@ -82,6 +85,8 @@ const DOCTOR_EXAMPLE: &str = "Example, on the host or in the container that will
   ebs-bake doctor --volume-name chef";
 const LIST_EXAMPLE: &str = "Example:
   ebs-bake list --volume-name chef";
+const PRUNE_EXAMPLE: &str = "Example:
+  ebs-bake prune --keep 10 --keep-days 30 --dry-run";
 const RESTORE_EXAMPLE: &str = "Example:
   ebs-bake restore --snapshot-id snap-0123456789abcdef0 --mount-point /mnt/chef
   ebs-bake restore --detach --mount-point /mnt/chef";
@@ -110,9 +115,12 @@ enum Subcommands {
     /// See whether a bake would work here, without baking
     #[command(after_help = DOCTOR_EXAMPLE)]
     Doctor(Box<settings::Doctor>),
-    /// List the snapshots
+    /// List the snapshots and who uses them
     #[command(after_help = LIST_EXAMPLE)]
     List(settings::List),
+    /// Delete snapshots that are old and that nobody uses
+    #[command(after_help = PRUNE_EXAMPLE)]
+    Prune(settings::Prune),
     /// Mount a snapshot read-only to look at it, or put it away again
     #[command(after_help = RESTORE_EXAMPLE)]
     Restore(settings::Restore),
@@ -200,6 +208,7 @@ fn command(name: &str, layers: &[&Layer], flags: &ArgMatches, ci: &Ci, context: 
         }
         "doctor" => Ok(Command::Doctor(Box::new(validate::doctor(resolve(layers, flags)?)?))),
         "list" => validate::list(resolve(layers, flags)?).map(Command::List),
+        "prune" => validate::prune(resolve(layers, flags)?).map(Command::Prune),
         "restore" => validate::restore(resolve(layers, flags)?).map(Command::Restore),
         "cleanup" => validate::cleanup(resolve(layers, flags)?).map(Command::Cleanup),
         "rollout" => Ok(Command::Rollout(Box::new(validate::rollout(resolve(layers, flags)?, ci)?))),

@@ -7,27 +7,27 @@ use jiff::Timestamp;
 use self::rollout::AfterBake;
 use crate::bake::{self, Baked};
 use crate::cancel::Cancel;
-use crate::cli::listing;
+use crate::cli::{listing, pruning};
 use crate::config::{self, RestoreAction, Store};
 use crate::doctor;
 use crate::error::{Error, Kind, Result};
 use crate::host::device::SysFs;
 use crate::host::scratch;
-use crate::key::tag;
 use crate::publish::{Published, publish};
 use crate::report::Report;
 use crate::report::outputs::{OutputFiles, Outputs};
 use crate::restore::{give_up, restore as restore_snapshot};
+use crate::retention::{self, Retained};
 use crate::storage::ec2::Ec2Store;
 use crate::storage::local::LocalStore;
-use crate::storage::{BlockStorage, SnapshotQuery, Tags};
+use crate::storage::{BlockStorage, SnapshotId};
 
 mod rollout;
 pub mod signals;
 
 pub use rollout::rollout;
 
-fn open(store: &Store, report: &Report, cancel: &Cancel) -> Result<Arc<dyn BlockStorage>> {
+fn open(store: &Store, report: &Report, cancel: &Cancel) -> Result<Arc<dyn Retained>> {
     Ok(match store {
         Store::Local(directory) => Arc::new(LocalStore::open(directory)?),
         Store::Ec2(settings) => Arc::new(ec2(settings, report, cancel)),
@@ -138,11 +138,30 @@ pub async fn doctor(config: config::Doctor) -> Result<(String, Option<Error>)> {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn list(config: config::List) -> Result<String> {
-    let store = open(&config.store, &Report::silent(), &Cancel::new())?;
-    let tags = config.volume_name.map_or_else(Tags::new, |name| Tags::from([(tag::VOLUME.to_owned(), name)]));
-    let snapshots = store.snapshots(&SnapshotQuery { tags, ..Default::default() }).await?;
-    Ok(if config.json { listing::json(&snapshots) } else { listing::table(&snapshots, Timestamp::now()) })
+pub async fn list(config: config::List, report: &Report) -> Result<String> {
+    let store = open(&config.store, report, &Cancel::new())?;
+    let snapshots = retention::snapshots(store.as_ref(), config.volume_name.as_deref()).await?;
+    let ids: Vec<SnapshotId> = snapshots.iter().map(|snapshot| snapshot.id.clone()).collect();
+    let usage = retention::usage(store.as_ref(), &ids, config.parameter.as_deref()).await;
+    retention::warn(usage.failures(), report);
+    Ok(match config.json {
+        true => listing::json(&snapshots, &usage),
+        false => listing::table(&snapshots, &usage, Timestamp::now()),
+    })
+}
+
+/// `prune`: the text for stdout, and the error that the program ends with when something went wrong.
+///
+/// # Errors
+/// Those of [`retention::prune::prune`].
+pub async fn prune(config: config::Prune, report: &Report, cancel: &Cancel) -> Result<(String, Option<Error>)> {
+    let store = open(&config.store, report, cancel)?;
+    let pruned = retention::prune::prune(store.as_ref(), &config.wish, report, cancel).await?;
+    let text = match config.json {
+        true => pruning::json(&pruned.rows, &config.wish),
+        false => pruning::table(&pruned.rows, Timestamp::now()),
+    };
+    Ok((text, pruned.failure))
 }
 
 /// `restore`, and its undoing.

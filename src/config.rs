@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::key::{GitDirMode, SubmoduleMode};
 use crate::report::outputs::OutputFiles;
+use crate::retention::prune::Wish;
 use crate::source::{Access, Location, Wanted};
 use crate::storage::{SnapshotId, Tags, VolumeId};
 
@@ -190,6 +191,19 @@ pub struct List {
     pub store: Store,
     /// Only snapshots of the volume with this name.
     pub volume_name: Option<String>,
+    /// The parameter of Systems Manager that may name one.
+    pub parameter: Option<String>,
+    /// JSON rather than a table.
+    pub json: bool,
+}
+
+/// `prune`, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prune {
+    /// Where the snapshots live.
+    pub store: Store,
+    /// What is to be pruned.
+    pub wish: Wish,
     /// JSON rather than a table.
     pub json: bool,
 }

@@ -19,6 +19,7 @@ pub mod key;
 pub mod publish;
 pub mod report;
 pub mod restore;
+pub mod retention;
 pub mod source;
 pub mod storage;
 pub mod wait;

@@ -59,7 +59,12 @@ async fn dispatch(command: Command, console: &Arc<Console>, cancel: &Cancel) -> 
             print(&text)?;
             verdict.map_or(Ok(()), Err)
         }
-        Command::List(config) => print(&commands::list(config).await?),
+        Command::List(config) => print(&commands::list(config, &Report::new(console.clone())).await?),
+        Command::Prune(config) => {
+            let (text, failure) = commands::prune(config, &Report::new(console.clone()), cancel).await?;
+            print(&text)?;
+            failure.map_or(Ok(()), Err)
+        }
         Command::Restore(config) => commands::restore(config, &Report::new(console.clone())).await,
         Command::Cleanup(config) => commands::cleanup(config, &Report::new(console.clone())).await,
     }

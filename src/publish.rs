@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::key::Key;
 use crate::report::{Change, Phase};
 use crate::storage::ec2::Ec2Store;
-use crate::storage::{BlockStorage, Snapshot, SnapshotId, SnapshotQuery, SnapshotState};
+use crate::storage::{BlockStorage, Snapshot, SnapshotId, SnapshotQuery};
 
 /// Where a snapshot is now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,7 +83,7 @@ async fn copy(cx: &Context, home: &Ec2Store, snapshot: &Snapshot, key: &Key, wis
     let there = home.in_region(region);
     let found = there.snapshots(&SnapshotQuery { tags: key.query(), ..Default::default() }).await?;
     for failed in &found {
-        if let SnapshotState::Error(why) = &failed.state {
+        if let Some(why) = failed.state.trouble() {
             cx.report.warn(format!("the copy {} in {region} is unusable: {why}", failed.id));
         }
     }

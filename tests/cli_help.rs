@@ -28,7 +28,7 @@ fn printed(arguments: &[&str]) -> String {
 #[test]
 fn help() {
     insta::assert_snapshot!("help", printed(&["--help"]));
-    for command in ["bake", "doctor", "list", "restore", "cleanup", "rollout", "completions", "man"] {
+    for command in ["bake", "doctor", "list", "prune", "restore", "cleanup", "rollout", "completions", "man"] {
         insta::assert_snapshot!(format!("help-{command}"), printed(&[command, "--help"]));
         assert_eq!(printed(&[command, "--help"]), printed(&[command, "-h"]), "one help, not two");
     }

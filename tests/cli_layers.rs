@@ -61,14 +61,14 @@ fn sample(option: &str) -> &'static str {
         "refresh-warmup" => "45s",
         "refresh-checkpoints" => "10,100",
         "refresh-checkpoint-delay" => "5m",
+        "keep" | "keep-days" => "7",
         "region" => "eu-north-1",
         "snapshot-tag" => "team=a b\ncost=1",
         "volume-id" => "vol-00000000",
         "volume-type" => "io2",
         "after-checkout" => "make vendor && echo 'a: b' # c",
-        "allow-lfs-pointers" | "detach" | "dry-run" | "encrypted" | "json" | "no-clean" | "no-wait" | "quiet" | "verbose" => {
-            "true"
-        }
+        "allow-lfs-pointers" | "detach" | "dry-run" | "encrypted" | "include-shared" | "json" | "no-clean" | "no-wait"
+        | "quiet" | "verbose" => "true",
         "set-default" | "delete-unused-configurations" | "fleet-keep-volumes" | "latest" | "previous" => "true",
         "rollout" | "refresh" | "refresh-all" | "refresh-auto-rollback" => "true",
         "checks" => "chef",
@@ -125,7 +125,7 @@ fn every_option_means_the_same_in_all_three_layers() {
             _ => Vec::new(),
         }
     };
-    for command in ["bake", "doctor", "list", "restore", "cleanup", "rollout"] {
+    for command in ["bake", "doctor", "list", "prune", "restore", "cleanup", "rollout"] {
         let definition = definition();
         let general = definition.get_arguments();
         let own = definition.find_subcommand(command).unwrap().get_arguments();

@@ -12,7 +12,10 @@ use super::{After, checks, values};
 use crate::key::{GitDirMode, SubmoduleMode};
 use crate::storage::{SnapshotId, VolumeId};
 
+mod retention;
 pub mod rollout;
+
+pub use retention::{List, Prune};
 
 /// Which block storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -317,21 +320,6 @@ pub struct Doctor {
     /// The volume.
     #[command(flatten)]
     pub volume: Volume,
-}
-
-/// `list`.
-#[derive(Debug, Clone, Default, Args)]
-pub struct List {
-    /// Print JSON [default: a table]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
-    pub json: Option<bool>,
-    /// Only snapshots of the volume with this name [default: all]
-    #[arg(long, value_name = "NAME", value_parser = values::volume_name)]
-    pub volume_name: Option<String>,
-    /// Where volumes and snapshots live.
-    #[command(flatten)]
-    pub storage: Storage,
 }
 
 /// `restore`.

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use super::layers::{Environment, TOKEN_VARIABLE};
 use super::settings::StoreKind;
-use super::{Bake, Cleanup, Doctor, Ec2, Ec2Volume, List, Publish, Restore, RestoreAction, Store, settings};
+use super::{Bake, Cleanup, Doctor, Ec2, Ec2Volume, Publish, Restore, RestoreAction, Store, settings};
 use crate::ci::{self, Ci, System};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::report::outputs::OutputFiles;
 use crate::source::credentials::Login;
 use crate::source::{Access, Location, Wanted};
 
+mod retention;
 mod rollout;
 #[cfg(test)]
 mod tests;
 
+pub use retention::{list, prune};
 pub use rollout::rollout;
 
 /// Free on every instance: neither the root's name nor one that instance types give to their own disks.
@@ -277,12 +279,6 @@ pub fn doctor(settings: settings::Doctor) -> Result<Doctor> {
         state_dir: volume.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
         json: json.unwrap_or(false),
     })
-}
-
-/// `list`.
-pub fn list(settings: settings::List) -> Result<List> {
-    let json = settings.json.unwrap_or(false);
-    Ok(List { store: store(settings.storage)?, volume_name: settings.volume_name, json })
 }
 
 /// `restore`.

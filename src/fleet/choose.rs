@@ -65,7 +65,7 @@ fn check(snapshot: Snapshot, volume_name: &str) -> Result<Snapshot> {
         SnapshotState::Completed => return Ok(snapshot),
         SnapshotState::Pending(Some(percent)) => format!("is pending at {percent} %"),
         SnapshotState::Pending(None) => "is pending".to_owned(),
-        SnapshotState::Error(why) => format!("is unusable: {why}"),
+        SnapshotState::Error(why) | SnapshotState::PutAway(why) => format!("is unusable: {why}"),
     };
     let error = Error::new(Kind::Snapshot, format!("snapshot {id} {why}"));
     Err(match snapshot.state {

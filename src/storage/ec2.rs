@@ -67,6 +67,14 @@ impl Ec2Store {
     pub fn api(&self) -> Arc<Api> {
         self.inner.api.clone()
     }
+
+    /// The volumes of all zones that match and are not being deleted, as EC2 has them.
+    ///
+    /// # Errors
+    /// `Storage`, and `Permission` for what is not permitted.
+    pub async fn volumes_of_all_zones(&self, filters: Vec<types::Filter>) -> Result<Vec<types::Volume>> {
+        self.inner.matching_volumes(None, filters).await
+    }
 }
 
 #[async_trait]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::operation::copy_snapshot::builders::CopySnapshotFluentBuilder;
-use aws_sdk_ec2::types::{OperationType, ResourceType, SnapshotAttributeName};
+use aws_sdk_ec2::types::{CreateVolumePermission, OperationType, ResourceType, SnapshotAttributeName};
 
 use super::presign::{self, Copy};
 use super::snapshot::{MAX_DESCRIPTION, Made, without_retries};
@@ -64,22 +64,33 @@ impl Ec2Store {
     /// # Errors
     /// `Storage` for a snapshot that cannot be shared, `Permission` for what is not permitted.
     pub async fn share(&self, id: &SnapshotId, accounts: &[String]) -> Result<Change> {
-        let name = SnapshotAttributeName::CreateVolumePermission;
-        let send = |ec2: &Client| ec2.describe_snapshot_attribute().snapshot_id(id.as_str()).attribute(name.clone()).send();
-        let answer = self.inner.api.call(Action::DescribeSnapshotAttribute, send).await;
-        let answer = answer.map_err(|failure| failure.into_error(format!("see who may use snapshot {id}")))?;
-        let may: BTreeSet<&str> = answer.create_volume_permissions().iter().filter_map(|it| it.user_id()).collect();
-        let missing: Vec<String> = accounts.iter().filter(|account| !may.contains(account.as_str())).cloned().collect();
+        let may = self.shared_with(id).await?;
+        let missing: Vec<String> = accounts.iter().filter(|account| !may.contains(*account)).cloned().collect();
         if missing.is_empty() {
             return Ok(Change::Unchanged);
         }
         let send = |ec2: &Client| {
-            let request = ec2.modify_snapshot_attribute().snapshot_id(id.as_str()).attribute(name.clone());
+            let request =
+                ec2.modify_snapshot_attribute().snapshot_id(id.as_str()).attribute(SnapshotAttributeName::CreateVolumePermission);
             request.operation_type(OperationType::Add).set_user_ids(Some(missing.clone())).send()
         };
         let answer = self.inner.api.call(Action::ModifySnapshotAttribute, send).await;
         answer.map_err(|failure| failure.into_error(format!("share snapshot {id} with {}", missing.join(", "))))?;
         Ok(Change::Changed)
+    }
+
+    /// The accounts that a snapshot is shared with; `all` for everybody.
+    ///
+    /// # Errors
+    /// As for [`Self::share`].
+    pub async fn shared_with(&self, id: &SnapshotId) -> Result<BTreeSet<String>> {
+        let name = SnapshotAttributeName::CreateVolumePermission;
+        let send = |ec2: &Client| ec2.describe_snapshot_attribute().snapshot_id(id.as_str()).attribute(name.clone()).send();
+        let answer = self.inner.api.call(Action::DescribeSnapshotAttribute, send).await;
+        let answer = answer.map_err(|failure| failure.into_error(format!("see who may use snapshot {id}")))?;
+        let who =
+            |it: &CreateVolumePermission| it.user_id().or_else(|| it.group().map(|group| group.as_str())).map(str::to_owned);
+        Ok(answer.create_volume_permissions().iter().filter_map(who).collect())
     }
 }
 

@@ -16,21 +16,28 @@ impl Ec2Store {
     /// # Errors
     /// `Storage` for what Systems Manager refuses, `Permission` for what is not permitted.
     pub async fn write_parameter(&self, name: &str, id: &SnapshotId) -> Result<Change> {
-        let api = &self.inner.api;
-        let doing = format!("write the parameter {name}");
-        match api.call(Action::GetParameter, |ssm: &Client| ssm.get_parameter().name(name).send()).await {
-            Ok(answer) if answer.parameter().and_then(|parameter| parameter.value()) == Some(id.as_str()) => {
-                return Ok(Change::Unchanged);
-            }
-            Ok(_) => {}
-            Err(failure) if failure.class() == Class::NotFound => {}
-            Err(failure) => return Err(failure.into_error(doing)),
+        if self.read_parameter(name).await?.as_deref() == Some(id.as_str()) {
+            return Ok(Change::Unchanged);
         }
         let send = |ssm: &Client| {
             let request = ssm.put_parameter().name(name).value(id.as_str());
             request.r#type(ParameterType::String).overwrite(true).send()
         };
-        api.call(Action::PutParameter, send).await.map_err(|failure| failure.into_error(doing))?;
+        let answer = self.inner.api.call(Action::PutParameter, send).await;
+        answer.map_err(|failure| failure.into_error(format!("write the parameter {name}")))?;
         Ok(Change::Changed)
+    }
+
+    /// The value of a parameter of this region, if it is there.
+    ///
+    /// # Errors
+    /// As for [`Self::write_parameter`].
+    pub async fn read_parameter(&self, name: &str) -> Result<Option<String>> {
+        let send = |ssm: &Client| ssm.get_parameter().name(name).send();
+        match self.inner.api.call(Action::GetParameter, send).await {
+            Ok(answer) => Ok(answer.parameter.and_then(|parameter| parameter.value)),
+            Err(failure) if failure.class() == Class::NotFound => Ok(None),
+            Err(failure) => Err(failure.into_error(format!("read the parameter {name}"))),
+        }
     }
 }

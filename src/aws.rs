@@ -2,8 +2,29 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::error::Result;
+
 pub mod api;
 pub mod failure;
+
+/// All that a call answers with, page by page: what is on each, and the token of the next one.
+///
+/// # Errors
+/// Those of the call.
+pub async fn pages<T, F>(page: impl Fn(Option<String>) -> F) -> Result<Vec<T>>
+where
+    F: Future<Output = Result<(Vec<T>, Option<String>)>>,
+{
+    let (mut all, mut token) = (Vec::new(), None);
+    loop {
+        let (items, next) = page(token).await?;
+        all.extend(items);
+        token = next.filter(|token| !token.is_empty());
+        if token.is_none() {
+            return Ok(all);
+        }
+    }
+}
 
 /// A client token: the same for the same parts only. At most 64 characters (EC2 API reference, "Ensuring idempotency"); each part
 /// with its length, so that none runs into another.

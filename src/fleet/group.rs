@@ -5,7 +5,8 @@ use aws_sdk_autoscaling::types::{AutoScalingGroup, LaunchTemplateSpecification, 
 
 use super::launch_template::Template;
 use super::{Context, patiently};
-use crate::aws::api::Action;
+use crate::aws::api::{Action, Api};
+use crate::aws::pages;
 use crate::config::rollout::VersionChoice;
 use crate::error::{Error, Kind, Result};
 
@@ -141,7 +142,8 @@ impl Group {
 }
 
 impl Launch {
-    fn specifications(&self) -> Vec<&LaunchTemplateSpecification> {
+    /// The versions of launch templates that it names.
+    pub fn specifications(&self) -> Vec<&LaunchTemplateSpecification> {
         match self {
             Launch::Configuration(_) => Vec::new(),
             Launch::Template(spec) => vec![spec],
@@ -199,7 +201,7 @@ fn same_template(one: &LaunchTemplateSpecification, other: &LaunchTemplateSpecif
 }
 
 /// Without a version `$Default` is meant (API reference, LaunchTemplateSpecification).
-fn version(spec: &LaunchTemplateSpecification) -> VersionChoice {
+pub fn version(spec: &LaunchTemplateSpecification) -> VersionChoice {
     spec.version().and_then(|version| version.parse().ok()).unwrap_or(VersionChoice::Default)
 }
 
@@ -211,7 +213,7 @@ pub async fn named(cx: &Context, names: &[String]) -> Result<Vec<Group>> {
     let mut found = Vec::new();
     // More names in one call than groups on one page would come in pages.
     for names in names.chunks(PAGE as usize) {
-        found.extend(describe(cx, names).await?);
+        found.extend(describe(&cx.api, names).await?);
     }
     let group = |name: &String| {
         let group = found.iter().find(|group| group.name == *name).cloned();
@@ -227,26 +229,22 @@ pub async fn named(cx: &Context, names: &[String]) -> Result<Vec<Group>> {
 ///
 /// # Errors
 /// Those of the call.
-pub async fn all(cx: &Context) -> Result<Vec<Group>> {
-    describe(cx, &[]).await
+pub async fn all(api: &Api) -> Result<Vec<Group>> {
+    describe(api, &[]).await
 }
 
-async fn describe(cx: &Context, names: &[String]) -> Result<Vec<Group>> {
-    let (mut groups, mut page) = (Vec::new(), None::<String>);
-    loop {
+async fn describe(api: &Api, names: &[String]) -> Result<Vec<Group>> {
+    let page = |token: Option<String>| async move {
         let send = |scaling: &Client| {
-            let request = scaling.describe_auto_scaling_groups().max_records(PAGE).set_next_token(page.clone());
+            let request = scaling.describe_auto_scaling_groups().max_records(PAGE).set_next_token(token.clone());
             let names = (!names.is_empty()).then(|| names.to_vec());
             request.set_auto_scaling_group_names(names).send()
         };
-        let answer = cx.api.call(Action::DescribeAutoScalingGroups, send).await;
+        let answer = api.call(Action::DescribeAutoScalingGroups, send).await;
         let answer = answer.map_err(|failure| failure.into_error("look at Auto Scaling groups"))?;
-        page = answer.next_token.filter(|token| !token.is_empty());
-        groups.extend(answer.auto_scaling_groups.unwrap_or_default().into_iter().filter_map(Group::of));
-        if page.is_none() {
-            return Ok(groups);
-        }
-    }
+        Ok((answer.auto_scaling_groups.unwrap_or_default(), answer.next_token))
+    };
+    Ok(pages(page).await?.into_iter().filter_map(Group::of).collect())
 }
 
 /// Lets a group launch machines so from now on.

@@ -8,7 +8,7 @@ use aws_sdk_autoscaling::types::{DesiredConfiguration, InstanceRefresh, Instance
 
 use super::group::Launch;
 use super::{Context, patiently};
-use crate::aws::api::Action;
+use crate::aws::api::{Action, Api};
 use crate::aws::failure::Failure;
 use crate::config::rollout::Refresh as Wishes;
 use crate::error::{Error, Kind, Result};
@@ -63,7 +63,7 @@ pub async fn turn(cx: &Context, wish: &Wish, others: &mut Others) -> Result<Turn
     let mut waited = false;
     let mut pauses = Pauses::new(PACE, cx.config.wait_timeout);
     loop {
-        let Some(active) = describe(cx, &wish.group, None).await?.into_iter().find(is_active) else {
+        let Some(active) = describe(&cx.api, &wish.group, None).await?.into_iter().find(is_active) else {
             return Ok(if waited { Turn::Waited } else { Turn::Ours });
         };
         let id = active.instance_refresh_id().unwrap_or_default().to_owned();
@@ -181,12 +181,12 @@ fn reason(refresh: &InstanceRefresh) -> String {
     if reasons.is_empty() { "Auto Scaling does not say why".into() } else { reasons.join("; ") }
 }
 
-async fn describe(cx: &Context, group: &str, id: Option<&str>) -> Result<Vec<InstanceRefresh>> {
+async fn describe(api: &Api, group: &str, id: Option<&str>) -> Result<Vec<InstanceRefresh>> {
     let send = |scaling: &Client| {
         let request = scaling.describe_instance_refreshes().auto_scaling_group_name(group);
         request.set_instance_refresh_ids(id.map(|id| vec![id.to_owned()])).send()
     };
-    let answer = cx.api.call(Action::DescribeInstanceRefreshes, send).await;
+    let answer = api.call(Action::DescribeInstanceRefreshes, send).await;
     let answer = answer.map_err(|failure| failure.into_error(format!("look at instance refreshes of group {group}")))?;
     // The one that runs is among the newest, which come first.
     Ok(answer.instance_refreshes.unwrap_or_default())
@@ -196,8 +196,8 @@ async fn describe(cx: &Context, group: &str, id: Option<&str>) -> Result<Vec<Ins
 ///
 /// # Errors
 /// Those of the call.
-pub async fn underway(cx: &Context, group: &str) -> Result<Vec<Launch>> {
-    let active = describe(cx, group, None).await?.into_iter().filter(is_active);
+pub async fn underway(api: &Api, group: &str) -> Result<Vec<Launch>> {
+    let active = describe(api, group, None).await?.into_iter().filter(is_active);
     let launch = |refresh: InstanceRefresh| {
         let desired = refresh.desired_configuration?;
         let policy = desired.mixed_instances_policy.map(|policy| Launch::Mixed(Box::new(policy)));
@@ -256,7 +256,7 @@ impl<'a> Followed<'a> {
 
     async fn look(&mut self, cx: &Context) -> Result<()> {
         let Running { group, id } = self.running;
-        let found = describe(cx, group, Some(id)).await?;
+        let found = describe(&cx.api, group, Some(id)).await?;
         let Some(refresh) = found.iter().find(|it| it.instance_refresh_id() == Some(id)) else { return Ok(()) };
         self.percent = refresh.percentage_complete().and_then(|percent| u64::try_from(percent).ok()).unwrap_or(self.percent);
         let status = status(refresh);

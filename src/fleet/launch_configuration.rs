@@ -8,8 +8,9 @@ use aws_sdk_autoscaling::types::LaunchConfiguration;
 use sha2::{Digest, Sha256};
 
 use super::{Context, mapping, patiently};
-use crate::aws::api::Action;
+use crate::aws::api::{Action, Api};
 use crate::aws::failure::{Class, Failure};
+use crate::aws::pages;
 use crate::config::rollout::Mapping as Change;
 use crate::error::{Error, Kind, Result};
 use crate::key::tag;
@@ -98,26 +99,30 @@ pub async fn named(cx: &Context, names: &BTreeSet<String>) -> Result<BTreeMap<St
     let names: Vec<String> = names.iter().cloned().collect();
     let mut found = Vec::new();
     for names in names.chunks(NAMES) {
-        found.extend(describe(cx, names).await?);
+        found.extend(describe(&cx.api, names).await?);
     }
     Ok(found.into_iter().map(|configuration| (name_of(&configuration).to_owned(), configuration)).collect())
 }
 
-async fn describe(cx: &Context, names: &[String]) -> Result<Vec<LaunchConfiguration>> {
-    let (mut found, mut page) = (Vec::new(), None::<String>);
-    loop {
+/// All of the account in this region.
+///
+/// # Errors
+/// Those of the call.
+pub async fn all(api: &Api) -> Result<Vec<LaunchConfiguration>> {
+    describe(api, &[]).await
+}
+
+async fn describe(api: &Api, names: &[String]) -> Result<Vec<LaunchConfiguration>> {
+    let page = |token: Option<String>| async move {
         let send = |scaling: &Client| {
-            let request = scaling.describe_launch_configurations().max_records(PAGE).set_next_token(page.clone());
+            let request = scaling.describe_launch_configurations().max_records(PAGE).set_next_token(token.clone());
             request.set_launch_configuration_names((!names.is_empty()).then(|| names.to_vec())).send()
         };
-        let answer = cx.api.call(Action::DescribeLaunchConfigurations, send).await;
+        let answer = api.call(Action::DescribeLaunchConfigurations, send).await;
         let answer = answer.map_err(|failure| failure.into_error("look at launch configurations"))?;
-        page = answer.next_token.filter(|token| !token.is_empty());
-        found.extend(answer.launch_configurations.unwrap_or_default());
-        if page.is_none() {
-            return Ok(found);
-        }
-    }
+        Ok((answer.launch_configurations.unwrap_or_default(), answer.next_token))
+    };
+    pages(page).await
 }
 
 /// Makes the copy, unless it is there: its name says what is in it.
@@ -168,7 +173,7 @@ fn copy(request: CreateLaunchConfigurationFluentBuilder, of: &LaunchConfiguratio
 /// # Errors
 /// `Fleet` for what Auto Scaling refuses.
 pub async fn delete_unused(cx: &Context, prefix: &str, in_use: &BTreeSet<String>) -> Result<Vec<String>> {
-    let all = describe(cx, &[]).await?;
+    let all = all(&cx.api).await?;
     let mut deleted = Vec::new();
     for name in all.iter().map(name_of).filter(|name| is_ours(name, prefix) && !in_use.contains(*name)) {
         let send = |scaling: &Client| scaling.delete_launch_configuration().launch_configuration_name(name).send();

@@ -27,7 +27,7 @@ pub async fn retire(cx: &Context, template: Option<(&Template, i64)>) -> Result<
         return Ok(());
     }
     let phase = cx.report.phase(Phase::Retire);
-    let groups = group::all(cx).await.map_err(as_cleanup)?;
+    let groups = group::all(&cx.api).await.map_err(as_cleanup)?;
     let mut deleted = Vec::new();
     if let (Some((template, number)), Some(keep)) = (template, keep) {
         let numbers = delete_versions(cx, template, number, keep, &groups).await.map_err(as_cleanup)?;
@@ -61,7 +61,7 @@ async fn delete_versions(cx: &Context, template: &Template, now: i64, keep: usiz
     let mut launches: Vec<Launch> = groups.iter().map(|group| group.launch.clone()).collect();
     // A refresh moves its group at its end.
     for group in groups.iter().filter(|group| !group.versions_of(&template).is_empty()) {
-        launches.extend(instance_refresh::underway(cx, &group.name).await?);
+        launches.extend(instance_refresh::underway(&cx.api, &group.name).await?);
     }
     let old = superfluous(&template, now, keep, &launches);
     for numbers in old.chunks(AT_ONCE) {

@@ -13,6 +13,7 @@ use super::usage::{Holder, Lookup, Usage, VolumeUser};
 use super::{FastRestores, Retained, Retired};
 use crate::aws::api::{Action, Api};
 use crate::aws::failure::{Class, Failure};
+use crate::aws::pages;
 use crate::error::{Error, Kind, Result};
 use crate::storage::ec2::Ec2Store;
 use crate::storage::{SnapshotId, VolumeId};
@@ -182,20 +183,4 @@ fn snapshots<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<SnapshotId> {
 /// A filter with these snapshots as its values.
 fn one_of(name: &str, ids: &[SnapshotId]) -> Filter {
     Filter::builder().name(name).set_values(Some(ids.iter().map(ToString::to_string).collect())).build()
-}
-
-/// All that a call answers with, page by page: what is on each, and the token of the next one.
-async fn pages<T, F>(page: impl Fn(Option<String>) -> F) -> Result<Vec<T>>
-where
-    F: Future<Output = Result<(Vec<T>, Option<String>)>>,
-{
-    let (mut all, mut token) = (Vec::new(), None);
-    loop {
-        let (items, next) = page(token).await?;
-        all.extend(items);
-        token = next.filter(|token| !token.is_empty());
-        if token.is_none() {
-            return Ok(all);
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::usage::{TemplateVersion, Usage};
+use crate::config::rollout::VersionChoice;
 use crate::storage::SnapshotId;
 
 /// A version of a launch template.
@@ -45,7 +46,7 @@ pub enum Launch {
     /// The launch configuration with this name.
     Configuration(String),
     /// A version of a launch template.
-    Template { template: Template, pin: Pin },
+    Template { template: Template, version: VersionChoice },
 }
 
 /// A launch template, as a group refers to it.
@@ -55,28 +56,6 @@ pub enum Template {
     Id(String),
     /// By its name.
     Name(String),
-}
-
-/// Which version of a template.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pin {
-    /// The one that is the default then.
-    Default,
-    /// The newest then.
-    Latest,
-    /// This one.
-    Number(i64),
-}
-
-impl Pin {
-    /// As groups say it; nothing is the default (Auto Scaling API reference, LaunchTemplateSpecification).
-    pub fn parse(text: Option<&str>) -> Pin {
-        match text {
-            Some("$Latest") => Pin::Latest,
-            Some(number) => number.parse().map_or(Pin::Default, Pin::Number),
-            None => Pin::Default,
-        }
-    }
 }
 
 impl Version {
@@ -108,7 +87,7 @@ pub fn left_to_ask(current: &[Version], groups: &[Group], ours: &BTreeSet<Snapsh
     let whole: BTreeSet<&str> = having.map(|version| version.template_id.as_str()).collect();
     let mut ranges: BTreeMap<Template, (i64, i64)> = BTreeMap::new();
     for launch in groups.iter().flat_map(|group| &group.launches) {
-        let Launch::Template { template, pin: Pin::Number(number) } = launch else { continue };
+        let Launch::Template { template, version: VersionChoice::Number(number) } = launch else { continue };
         let is_known = |version: &Version| version.number == *number || whole.contains(version.template_id.as_str());
         if !current.iter().any(|version| version.is_of(template) && is_known(version)) {
             let (least, most) = ranges.entry(template.clone()).or_insert((*number, *number));
@@ -145,10 +124,10 @@ pub fn note(
     }
     let is_latest = |version: &Version| latest.get(version.template_id.as_str()) == Some(&version.number);
     let launches = |version: &Version, launch: &Launch| match launch {
-        Launch::Template { template, pin } if version.is_of(template) => match pin {
-            Pin::Default => version.default,
-            Pin::Latest => is_latest(version),
-            Pin::Number(number) => version.number == *number,
+        Launch::Template { template, version: choice } if version.is_of(template) => match choice {
+            VersionChoice::Default => version.default,
+            VersionChoice::Latest => is_latest(version),
+            VersionChoice::Number(number) => version.number == *number,
         },
         _ => false,
     };
@@ -157,7 +136,7 @@ pub fn note(
         users.map(|group| group.name.clone()).collect::<BTreeSet<String>>()
     };
     for version in versions {
-        let is_number = |launch: &Launch| matches!(launch, Launch::Template { pin: Pin::Number(_), .. });
+        let is_number = |launch: &Launch| matches!(launch, Launch::Template { version: VersionChoice::Number(_), .. });
         let found = TemplateVersion {
             template_id: version.template_id.clone(),
             template: version.template.clone(),
@@ -205,8 +184,10 @@ mod tests {
     }
 
     fn group(name: &str, launches: &[(Template, &str)]) -> Group {
-        let launch =
-            |(template, pin): &(Template, &str)| Launch::Template { template: template.clone(), pin: Pin::parse(Some(pin)) };
+        let launch = |(template, version): &(Template, &str)| Launch::Template {
+            template: template.clone(),
+            version: version.parse().unwrap(),
+        };
         Group { name: name.into(), launches: launches.iter().map(launch).collect() }
     }
 
@@ -238,12 +219,6 @@ mod tests {
             assert_eq!(usage.of(&id(number)).needs(), needs, "{number}");
         }
         assert_eq!(usage.of(&id(1)).refers(), ["template template-1 v1 (old)"]);
-    }
-
-    #[test]
-    fn a_group_that_says_no_version_launches_the_default() {
-        assert_eq!([None, Some("$Default"), Some("")].map(Pin::parse), [Pin::Default; 3]);
-        assert_eq!(Pin::parse(Some("12")), Pin::Number(12));
     }
 
     #[test]

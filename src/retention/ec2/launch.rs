@@ -2,25 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_autoscaling::Client as AutoScaling;
-use aws_sdk_autoscaling::types::{
-    AutoScalingGroup, InstanceRefreshStatus, LaunchConfiguration, LaunchTemplateSpecification, MixedInstancesPolicy,
-};
-use aws_sdk_ec2::Client as Ec2;
+use aws_sdk_autoscaling::types::{LaunchConfiguration, LaunchTemplateSpecification};
+use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::LaunchTemplateVersion;
 
-use super::{pages, snapshots};
+use super::snapshots;
 use crate::aws::api::{Action, Api};
 use crate::aws::failure::Class;
+use crate::aws::pages;
 use crate::error::Result;
-use crate::retention::launch::{self, Ask, Configuration, Group, Launch, Pin, Template, Version};
+use crate::fleet::{group, instance_refresh, launch_configuration};
+use crate::retention::launch::{self, Ask, Configuration, Group, Launch, Template, Version};
 use crate::retention::usage::{Lookup, Usage};
 use crate::storage::SnapshotId;
 
 /// On one page: the most that DescribeLaunchTemplateVersions takes.
 const VERSIONS: i32 = 200;
-/// On one page: the most that Auto Scaling's actions take.
-const RECORDS: i32 = 100;
 
 /// What launches instances, as far as it could be found out.
 pub(super) struct Launchers {
@@ -57,7 +54,7 @@ pub(super) async fn launchers(api: &Api, ours: &BTreeSet<SnapshotId>) -> Launche
 
 async fn current_versions(api: &Api) -> Result<Vec<Version>> {
     let page = |token: Option<String>| async move {
-        let send = |ec2: &Ec2| {
+        let send = |ec2: &Client| {
             let request = ec2.describe_launch_template_versions().versions("$Default").versions("$Latest");
             request.max_results(VERSIONS).set_next_token(token.clone()).send()
         };
@@ -87,7 +84,7 @@ async fn asked_for(api: &Api, ask: &Ask) -> Result<Vec<Version>> {
     let up_to = ask.range.map(|(_, most)| most.to_string());
     let (id, name, after, up_to) = (&id, &name, &after, &up_to);
     let page = |token: Option<String>| async move {
-        let send = |ec2: &Ec2| {
+        let send = |ec2: &Client| {
             let request = ec2.describe_launch_template_versions();
             let request = request.set_launch_template_id(id.clone()).set_launch_template_name(name.clone());
             let request = request.set_min_version(after.clone()).set_max_version(up_to.clone());
@@ -115,15 +112,7 @@ fn version(version: LaunchTemplateVersion) -> Option<Version> {
 }
 
 async fn configurations(api: &Api) -> Result<Vec<Configuration>> {
-    let page = |token: Option<String>| async move {
-        let send = |scaling: &AutoScaling| {
-            scaling.describe_launch_configurations().max_records(RECORDS).set_next_token(token.clone()).send()
-        };
-        let answer = api.call(Action::DescribeLaunchConfigurations, send).await;
-        let answer = answer.map_err(|failure| failure.into_error("look for launch configurations"))?;
-        Ok((answer.launch_configurations.unwrap_or_default(), answer.next_token))
-    };
-    Ok(pages(page).await?.into_iter().filter_map(configuration).collect())
+    Ok(launch_configuration::all(api).await?.into_iter().filter_map(configuration).collect())
 }
 
 fn configuration(configuration: LaunchConfiguration) -> Option<Configuration> {
@@ -133,36 +122,22 @@ fn configuration(configuration: LaunchConfiguration) -> Option<Configuration> {
 }
 
 async fn groups(api: &Api) -> Result<Vec<Group>> {
-    let page = |token: Option<String>| async move {
-        let send = |scaling: &AutoScaling| {
-            scaling.describe_auto_scaling_groups().max_records(RECORDS).set_next_token(token.clone()).send()
-        };
-        let answer = api.call(Action::DescribeAutoScalingGroups, send).await;
-        let answer = answer.map_err(|failure| failure.into_error("look for Auto Scaling groups"))?;
-        Ok((answer.auto_scaling_groups.unwrap_or_default(), answer.next_token))
-    };
-    Ok(pages(page).await?.into_iter().filter_map(group).collect())
+    let group = |it: group::Group| Group { launches: launches(&it.launch), name: it.name };
+    Ok(group::all(api).await?.into_iter().map(group).collect())
 }
 
-fn group(group: AutoScalingGroup) -> Option<Group> {
-    let configuration = group.launch_configuration_name().filter(|name| !name.is_empty()).map(str::to_owned);
-    let mut launches = templates(group.launch_template(), group.mixed_instances_policy());
-    launches.extend(configuration.map(Launch::Configuration));
-    Some(Group { name: group.auto_scaling_group_name?, launches })
+/// What is launched: from a template, from the templates of a policy, or by a launch configuration.
+fn launches(launch: &group::Launch) -> Vec<Launch> {
+    match launch {
+        group::Launch::Configuration(name) => vec![Launch::Configuration(name.clone())],
+        launch => launch.specifications().into_iter().filter_map(of_template).collect(),
+    }
 }
 
-/// What is launched by a template, or by the templates of a policy.
-fn templates(template: Option<&LaunchTemplateSpecification>, policy: Option<&MixedInstancesPolicy>) -> Vec<Launch> {
-    let of_policy = policy.and_then(MixedInstancesPolicy::launch_template);
-    let overrides = of_policy.map(|it| it.overrides()).unwrap_or_default().iter();
-    let all = template.into_iter().chain(of_policy.and_then(|it| it.launch_template_specification()));
-    all.chain(overrides.filter_map(|it| it.launch_template_specification())).filter_map(launch_of).collect()
-}
-
-fn launch_of(specification: &LaunchTemplateSpecification) -> Option<Launch> {
+fn of_template(specification: &LaunchTemplateSpecification) -> Option<Launch> {
     let id = specification.launch_template_id().map(|id| Template::Id(id.to_owned()));
     let template = id.or_else(|| specification.launch_template_name().map(|name| Template::Name(name.to_owned())))?;
-    Some(Launch::Template { template, pin: Pin::parse(specification.version()) })
+    Some(Launch::Template { template, version: group::version(specification) })
 }
 
 /// The groups, with what instance refreshes that go on shall have them launch.
@@ -173,27 +148,8 @@ async fn with_refreshes(
     ours: &BTreeSet<SnapshotId>,
 ) -> Result<Vec<Group>> {
     for group in launch::worth_a_look(current, &mut groups, ours) {
-        let launches = refreshed_to(api, &group.name).await?;
-        group.launches.extend(launches);
+        let underway = instance_refresh::underway(api, &group.name).await?;
+        group.launches.extend(underway.iter().flat_map(launches));
     }
     Ok(groups)
-}
-
-async fn refreshed_to(api: &Api, name: &str) -> Result<Vec<Launch>> {
-    use InstanceRefreshStatus::{Cancelled, Failed, RollbackFailed, RollbackSuccessful, Successful};
-    let page = |token: Option<String>| async move {
-        let send = |scaling: &AutoScaling| {
-            let request = scaling.describe_instance_refreshes().auto_scaling_group_name(name);
-            request.max_records(RECORDS).set_next_token(token.clone()).send()
-        };
-        let answer = api.call(Action::DescribeInstanceRefreshes, send).await;
-        let answer = answer.map_err(|failure| failure.into_error(format!("look for instance refreshes of group {name}")))?;
-        Ok((answer.instance_refreshes.unwrap_or_default(), answer.next_token))
-    };
-    let ended =
-        |status: &InstanceRefreshStatus| matches!(status, Cancelled | Failed | RollbackFailed | RollbackSuccessful | Successful);
-    let all = pages(page).await?;
-    let going_on = all.iter().filter(|refresh| !refresh.status().is_some_and(ended));
-    let desired = going_on.filter_map(|refresh| refresh.desired_configuration());
-    Ok(desired.flat_map(|it| templates(it.launch_template(), it.mixed_instances_policy())).collect())
 }

@@ -12,6 +12,7 @@ use crate::config::layers::{Environment, Layer, resolve};
 use crate::config::settings::{self, General};
 use crate::config::{self, file, validate};
 use crate::error::{Error, Kind, Result};
+use crate::fleet::user_data::UserData;
 use crate::report::console::Options;
 use crate::source::Location;
 
@@ -37,6 +38,8 @@ pub enum Command {
     Cleanup(config::Cleanup),
     /// Let new machines boot from a snapshot.
     Rollout(Box<config::rollout::Rollout>),
+    /// Print what boots a node.
+    UserData(UserData),
     /// Print this to stdout: help, version, completions, the man page.
     Print(String),
 }
@@ -93,6 +96,9 @@ const RESTORE_EXAMPLE: &str = "Example:
 const ROLLOUT_EXAMPLE: &str = "Example, and the way back:
   ebs-bake rollout --snapshot-id snap-0123456789abcdef0 --launch-template chef --auto-scaling-group web --refresh
   ebs-bake rollout --previous --launch-template chef --auto-scaling-group web --refresh";
+const USER_DATA_EXAMPLE: &str = "Example:
+  ebs-bake user-data --role web --environment prod --format base64   # UserData of a launch template
+  ebs-bake user-data --fstab >> /etc/fstab                           # of an image";
 const COMPLETIONS_EXAMPLE: &str = "Example:
   ebs-bake completions bash > /etc/bash_completion.d/ebs-bake";
 
@@ -129,6 +135,9 @@ enum Subcommands {
     /// Let new machines boot from a snapshot, and replace those that run
     #[command(after_help = ROLLOUT_EXAMPLE)]
     Rollout(Box<settings::rollout::Rollout>),
+    /// Print the script that boots a node from a baked volume
+    #[command(after_help = format!("{LAYERS}\n\n{USER_DATA_EXAMPLE}"))]
+    UserData(Box<settings::UserData>),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
     Completions {
@@ -212,6 +221,10 @@ fn command(name: &str, layers: &[&Layer], flags: &ArgMatches, ci: &Ci, context: 
         "restore" => validate::restore(resolve(layers, flags)?).map(Command::Restore),
         "cleanup" => validate::cleanup(resolve(layers, flags)?).map(Command::Cleanup),
         "rollout" => Ok(Command::Rollout(Box::new(validate::rollout(resolve(layers, flags)?, ci)?))),
+        "user-data" => {
+            let settings = resolve(layers, flags)?;
+            validate::user_data(settings, context.parse_location).map(Command::UserData)
+        }
         "completions" => {
             let shell = flags.get_one("shell").copied().expect("clap requires it");
             Ok(Command::Print(pages::completions(shell)))

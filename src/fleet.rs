@@ -27,6 +27,7 @@ pub mod launch_template;
 pub mod mapping;
 mod plan;
 mod retire;
+pub mod user_data;
 
 pub use apply::{RolledOut, apply};
 pub use plan::{Plan, plan};

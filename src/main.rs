@@ -8,6 +8,7 @@ use ebs_bake::cancel::Cancel;
 use ebs_bake::cli::{self, Command, Context};
 use ebs_bake::commands::Outcome;
 use ebs_bake::error::{Kind, OrFail, Result};
+use ebs_bake::fleet::user_data;
 use ebs_bake::report::Report;
 use ebs_bake::report::console::Console;
 use ebs_bake::{commands, host};
@@ -45,7 +46,7 @@ fn run(command: Command, console: &Arc<Console>) -> Result<()> {
 
 async fn dispatch(command: Command, console: &Arc<Console>, cancel: &Cancel) -> Result<()> {
     match command {
-        Command::Print(text) => print(&text),
+        Command::Print(text) => print(text),
         Command::Bake(config) => {
             let report = Report::new(console.clone());
             hand_on(commands::bake(*config, report, cancel).await?, console)
@@ -56,16 +57,17 @@ async fn dispatch(command: Command, console: &Arc<Console>, cancel: &Cancel) -> 
         }
         Command::Doctor(config) => {
             let (text, verdict) = commands::doctor(*config).await?;
-            print(&text)?;
+            print(text)?;
             verdict.map_or(Ok(()), Err)
         }
-        Command::List(config) => print(&commands::list(config, &Report::new(console.clone())).await?),
+        Command::List(config) => print(commands::list(config, &Report::new(console.clone())).await?),
         Command::Prune(config) => {
             let (text, failure) = commands::prune(config, &Report::new(console.clone()), cancel).await?;
-            print(&text)?;
+            print(text)?;
             failure.map_or(Ok(()), Err)
         }
         Command::Restore(config) => commands::restore(config, &Report::new(console.clone())).await,
+        Command::UserData(config) => print(user_data::render(&config)?),
         Command::Cleanup(config) => commands::cleanup(config, &Report::new(console.clone())).await,
     }
 }
@@ -73,15 +75,15 @@ async fn dispatch(command: Command, console: &Arc<Console>, cancel: &Cancel) -> 
 /// stdout has the snapshot's ID, the log the rest.
 fn hand_on(outcome: Outcome, console: &Console) -> Result<()> {
     if let Some(outputs) = &outcome.outputs {
-        print(&format!("{}\n", outputs.snapshot_id))?;
+        print(format!("{}\n", outputs.snapshot_id))?;
         console.result(outputs);
     }
     outcome.cleanup.map_or(Ok(()), Err)
 }
 
 /// A reader that has seen enough (`| head`) is no error.
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+fn print(text: impl AsRef<[u8]>) -> Result<()> {
+    match std::io::stdout().write_all(text.as_ref()) {
         Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => result.or_fail(Kind::Usage, || "cannot write to stdout"),
     }

@@ -28,7 +28,7 @@ fn printed(arguments: &[&str]) -> String {
 #[test]
 fn help() {
     insta::assert_snapshot!("help", printed(&["--help"]));
-    for command in ["bake", "doctor", "list", "prune", "restore", "cleanup", "rollout", "completions", "man"] {
+    for command in ["bake", "doctor", "list", "prune", "restore", "cleanup", "rollout", "user-data", "completions", "man"] {
         insta::assert_snapshot!(format!("help-{command}"), printed(&[command, "--help"]));
         assert_eq!(printed(&[command, "--help"]), printed(&[command, "-h"]), "one help, not two");
     }
@@ -56,6 +56,8 @@ fn mistakes_on_the_command_line() {
         &["restore"],
         &["rollout"],
         &["rollout", "--latest", "--launch-template", "chef", "--refresh"],
+        &["user-data"],
+        &["user-data", "--role", "web server"],
         &["completions"],
         &["completions", "tcsh"],
     ];

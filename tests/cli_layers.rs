@@ -39,6 +39,7 @@ fn outcome(arguments: &[String], variables: &BTreeMap<String, String>, yaml: &st
 fn sample(option: &str) -> &'static str {
     match option {
         "after" => "keep",
+        "attempts" => "7",
         "availability-zone" => "eu-central-1c",
         "device" => "/dev/xvdz",
         "instance-id" => "i-00000000",
@@ -67,23 +68,31 @@ fn sample(option: &str) -> &'static str {
         "volume-id" => "vol-00000000",
         "volume-type" => "io2",
         "after-checkout" => "make vendor && echo 'a: b' # c",
-        "allow-lfs-pointers" | "detach" | "dry-run" | "encrypted" | "include-shared" | "json" | "no-clean" | "no-wait"
-        | "quiet" | "verbose" => "true",
+        "allow-lfs-pointers" | "detach" | "dry-run" | "encrypted" | "fstab" | "include-shared" | "json" | "no-clean"
+        | "no-wait" | "quiet" | "verbose" => "true",
         "set-default" | "delete-unused-configurations" | "fleet-keep-volumes" | "latest" | "previous" => "true",
         "rollout" | "refresh" | "refresh-all" | "refresh-auto-rollback" => "true",
         "checks" => "chef",
-        "chef-path" => "infra",
-        "cookbook-path" => "cookbooks\nvendor/cookbooks",
         "color" => "always",
         "commit" => "0123456789012345678901234567890123456789",
+        "chef" => "/opt/chef/bin/chef-client",
+        "chef-license" => "accept",
+        "chef-path" => "infra/chef",
+        "cookbook-path" => "vendor/cookbooks\nsite-cookbooks",
+        "environment" => "prod",
+        "expect-commit" => "0123456789012345678901234567890123456789",
+        "expect-repository" => "/",
+        "format" => "gzip",
         "git-dir" => "exclude",
         "git-user" => "somebody",
         "local-dir" | "mount-point" | "state-dir" => "/somewhere/else",
         "known-hosts" | "output-env" | "output-json" | "repository" | "ssh-key" => "/some/file",
         "git-token-file" => concat!(env!("CARGO_MANIFEST_DIR"), "/clippy.toml"),
-        "attach-timeout" | "lock-timeout" | "wait-timeout" => "45s",
+        "attach-timeout" | "device-timeout" | "retry-pause" | "lock-timeout" | "wait-timeout" => "45s",
         "log-format" => "json",
         "on-findings" => "warn",
+        "on-failure" | "on-success" => "echo 'a: b' # c",
+        "role" => "web",
         "ref" => "refs/heads/other",
         "require-role" => "web\ndb",
         "snapshot-id" => "snap-00000000",
@@ -109,6 +118,7 @@ fn every_option_means_the_same_in_all_three_layers() {
     let base = |command: &'static str| match command {
         "bake" => vec!["bake", "--repository=/base"],
         "restore" => vec!["restore", "--snapshot-id=snap-11111111", "--mount-point=/base"],
+        "user-data" => vec!["user-data", "--role=base"],
         other => vec![other],
     };
     // What an option needs to be possible and to show.
@@ -125,7 +135,7 @@ fn every_option_means_the_same_in_all_three_layers() {
             _ => Vec::new(),
         }
     };
-    for command in ["bake", "doctor", "list", "prune", "restore", "cleanup", "rollout"] {
+    for command in ["bake", "doctor", "list", "prune", "restore", "cleanup", "rollout", "user-data"] {
         let definition = definition();
         let general = definition.get_arguments();
         let own = definition.find_subcommand(command).unwrap().get_arguments();
@@ -144,7 +154,7 @@ fn every_option_means_the_same_in_all_three_layers() {
             let as_flag = outcome(&[&arguments[..], &[format!("--{name}={value}")]].concat(), &nothing, "");
             assert_eq!(outcome(&arguments, &variables, ""), as_flag, "{command} --{name} as a variable");
             assert_eq!(outcome(&arguments, &nothing, &yaml), as_flag, "{command} --{name} in the file");
-            if !matches!(name, "store" | "snapshot-id" | "repository" | "mount-point" | "latest" | "previous") {
+            if !matches!(name, "store" | "snapshot-id" | "repository" | "mount-point" | "latest" | "previous" | "role") {
                 assert_ne!(outcome(&arguments, &nothing, ""), as_flag, "{command} --{name} does nothing");
             }
         }

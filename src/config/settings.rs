@@ -14,8 +14,10 @@ use crate::storage::{SnapshotId, VolumeId};
 
 mod retention;
 pub mod rollout;
+mod user_data;
 
 pub use retention::{List, Prune};
+pub use user_data::UserData;
 
 /// Which block storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -18,9 +18,11 @@ mod retention;
 mod rollout;
 #[cfg(test)]
 mod tests;
+mod user_data;
 
 pub use retention::{list, prune};
 pub use rollout::rollout;
+pub use user_data::user_data;
 
 /// Free on every instance: neither the root's name nor one that instance types give to their own disks.
 const DEFAULT_DEVICE: &str = "/dev/sdk";

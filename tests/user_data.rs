@@ -176,7 +176,7 @@ fn shellcheck_has_nothing_to_say() {
     let printed = tempfile::NamedTempFile::new().unwrap();
     let arguments = ["--role", "web", "--on-success", AWKWARD, "--chef-license", "accept"];
     std::fs::write(printed.path(), text(&arguments)).unwrap();
-    let scripts = ["src/fleet/user_data/boot.sh"];
+    let scripts = ["src/fleet/user_data/boot.sh", "tests/boot/root.sh", "tests/boot/start.sh", "tests/boot/chef-solo"];
     let mut command = Command::new(tools::python_tool("shellcheck"));
     let scripts = scripts.iter().map(|script| root().join(script)).chain([printed.path().to_owned()]);
     let output = command.args(["--shell", "sh"]).args(scripts).output().unwrap();

@@ -5,4 +5,4 @@ pub mod host;
 
 mod needs;
 
-pub use needs::needs_root;
+pub use needs::{needs, needs_root};

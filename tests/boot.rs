@@ -12,6 +12,8 @@ mod support;
 #[path = "support/tools.rs"]
 mod tools;
 
+use std::collections::BTreeMap;
+
 use node::{Fixture, node, script};
 use support::needs_root;
 
@@ -103,7 +105,29 @@ file_backup_path \"/var/chef/backup\"
     assert_eq!(node.read(SOLO), expected);
     assert_eq!(node.read("/var/lib/ebs-bake-boot/node.json"), "{\"run_list\": [\"role[web]\"]}\n");
     assert!(node.path("/var/chef/nodes/node.json").exists(), "Chef could not write");
+
+    // What Chef itself makes of it, defaults included.
+    node.write("/settings.rb", SETTINGS);
+    let settings = node.boot("ruby /settings.rb");
+    let settings: BTreeMap<String, Vec<String>> = serde_json::from_str(&settings.said).expect(&settings.said);
+    let read = ["cookbook_path", "role_path", "environment_path"];
+    for (name, paths) in &settings {
+        let on_the_volume = paths.iter().all(|path| path.starts_with("/chef/"));
+        assert_eq!(on_the_volume, read.contains(&name.as_str()), "{name}: {paths:?}");
+    }
+    assert!(settings.len() > 15 && read.iter().all(|name| settings.contains_key(*name)), "{settings:?}");
 }
+
+/// All paths of Chef's configuration in local mode, as JSON.
+const SETTINGS: &str = "require 'chef-config/config'
+require 'json'
+config = ChefConfig::Config
+config[:config_file] = '/var/lib/ebs-bake-boot/solo.rb'
+config[:local_mode] = true
+config.from_file(config[:config_file])
+names = config.save(true).keys.select { |name| name.to_s =~ /_(path|dir)$/ || name == :lockfile }
+puts names.map { |name| [name, Array(config[name])] }.select { |_, paths| paths.any? && paths.all?(String) }.to_h.to_json
+";
 
 #[test]
 fn root_a_repository_may_keep_things_elsewhere() {

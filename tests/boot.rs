@@ -154,6 +154,12 @@ fn root_a_repository_may_keep_things_elsewhere() {
     assert!(!solo.contains("environment_path"), "{solo}");
 }
 
+/// Downloads an installer that installs an empty program.
+const FAKE_INSTALLER: &str = "#!/bin/sh
+while [ \"$1\" != --output ]; do shift; done
+echo 'echo \"$@\" >>/installed; echo >/usr/local/bin/cinc-client; chmod +x /usr/local/bin/cinc-client' >\"$2\"
+";
+
 #[test]
 fn root_what_fstab_mounted_is_used_and_stays() {
     if !needs_root() {
@@ -161,7 +167,20 @@ fn root_what_fstab_mounted_is_used_and_stays() {
     }
     let fixture = Fixture::new();
     let node = node(&["--role", "web"]);
-    node.write("/etc/fstab", &script(&["--fstab"]));
+    // The image of the example, but for what it downloads.
+    node.write("/provision", &std::fs::read_to_string("examples/packer/provision.sh").unwrap());
+    node.write("/usr/local/bin/apt-get", "#!/bin/sh\n");
+    node.write("/usr/local/bin/cloud-init", "#!/bin/sh\n");
+    node.write("/usr/local/bin/curl", FAKE_INSTALLER);
+    let twice = "export CINC_VERSION=18 PATH=/usr/local/bin:$PATH; /provision && /provision && cat /etc/fstab";
+    let provisioned = node.boot(twice);
+    assert!(provisioned.said.ends_with(&script(&["--fstab"])), "{provisioned:?}");
+    assert_eq!(
+        (provisioned.said.matches("LABEL=chef").count(), node.read("/installed").as_str()),
+        (1, "-v 18\n"),
+        "{provisioned:?}"
+    );
+
     node.write("/during", "#!/bin/sh\ngrep -c ' /chef ' /proc/self/mounts >/var/log/mount\n");
     let mounted =
         node.boot(&(fixture.plain_nitro() + "mkdir -p /chef && mount /chef && /boot-script && grep /chef /proc/mounts"));

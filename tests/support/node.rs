@@ -16,6 +16,9 @@ use super::bake::Host;
 use super::git_cli::Scratch;
 use super::tools::{made_from, run};
 
+/// In seconds: a boot that takes longer hangs.
+const LONGEST_BOOT: &str = "180";
+
 /// A machine that is switched off, unless it boots.
 pub struct Node {
     directory: tempfile::TempDir,
@@ -80,7 +83,9 @@ impl Node {
 
     /// Boots: runs these commands in the node's shell. Everything they start and mount is gone afterwards.
     pub fn boot(&self, commands: &str) -> Booted {
-        let mut command = Command::new("unshare");
+        // With their first process all others of the namespaces end.
+        let mut command = Command::new("timeout");
+        command.args(["--signal", "KILL", LONGEST_BOOT, "unshare"]);
         command.args(["--mount", "--pid", "--uts", "--ipc", "--net", "--fork", "--kill-child", "--propagation", "private"]);
         command.arg(tests().join("boot/start.sh")).arg(root()).arg(self.directory.path());
         command.args(["sh", "-c", &format!("exec 2>&1\n{commands}")]).stdin(Stdio::null());

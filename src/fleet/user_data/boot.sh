@@ -26,9 +26,9 @@ on_failure=''
 set -u
 umask 022
 PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/chef/bin:/opt/cinc/bin
-export PATH
 # cloud-init sets none, and Ruby wants one.
-export HOME="${HOME:-/root}"
+[ -n "${HOME-}" ] || HOME=~root
+export PATH HOME
 
 state=/var/lib/ebs-bake-boot
 log=/var/log/ebs-bake-boot.log

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use chef_repo::{GOOD, NONE, Repo};
+use chef_repo::{GOOD, NONE, Repo, shown};
 use ebs_bake::cancel::Cancel;
 use ebs_bake::chef;
 use ebs_bake::chef::judge::judge;
@@ -76,12 +76,14 @@ fn what_is_too_large_is_not_read() {
 #[test]
 fn findings_and_names_have_an_end() {
     let repo = Repo::new(&GOOD);
-    let list = vec!["\"recipe[gone]\""; 300_000].join(",");
+    let list = vec!["\"recipe[ngin]\""; 300_000].join(",");
     repo.write("roles/a.json", format!("{{\"run_list\": [{list}]}}"));
     repo.write("roles/b.json", format!("{{\"run_list\": [\"{}\"]}}", "x".repeat(5 << 20)));
     let checked = repo.checked(&Place::default());
     assert!((190_000..=200_000).contains(&checked.errors), "{}", checked.errors);
     assert_eq!(checked.findings.len(), 1000);
+    let suggested = checked.findings.iter().filter(|finding| finding.message.contains("did you mean")).count();
+    assert!((50..=100).contains(&suggested), "each costs a look at all names: {suggested}");
     assert!(checked.findings.iter().all(|finding| finding.message.len() < 2000));
     assert_eq!(checked.warnings, 1, "that not all were checked");
 }
@@ -114,6 +116,17 @@ fn a_chain_of_roles_may_be_longer_than_a_stack() {
     let found = findings.into_sorted();
     assert!(found[0].message.starts_with("role \"r0\" includes itself: r0 → r1 →"), "{}", found[0].message);
     assert!(found.iter().all(|finding| finding.message.len() < 200));
+}
+
+#[test]
+fn nothing_is_said_of_a_cookbook_that_is_there_too_often() {
+    let asking = |count: usize| {
+        let repo = Repo::new(&[("nodes/a.json", r#"{"run_list": ["x::gone", "x@9.9.9"]}"#)]);
+        (0..count).for_each(|number| repo.write(&format!("cookbooks/x{number}/metadata.rb"), "name 'x'"));
+        shown(&repo.checked(&Place::default())).iter().filter(|finding| finding.starts_with("error")).count()
+    };
+    assert_eq!(asking(16), 3);
+    assert_eq!(asking(17), 0);
 }
 
 #[test]

@@ -72,19 +72,27 @@ fn what_is_computed_or_depends_on_something_is_not_taken_for_literal() {
         ("name 'a'.upcase", "name(not literal)"),
         ("name 'a'\n  .upcase\nversion '1.0.0'", "name(not literal) version(1.0.0@3)"),
         ("name \"a\" \"#{x}\"", "name(not literal)"),
-        ("if x\n  depends 'a'\nelse\n  depends 'b'\nend\nname 'c'", "name(c@6)"),
-        ("case x when 1 then depends 'a' end\nname 'c'", "name(c@2)"),
-        ("%w(a b).each do |cb|\n  depends cb if x\nend", ""),
-        ("list.each do |cb|\n  depends 'a'\nend\nname 'c'", "name(c@4)"),
-        ("[1].each { |x|\n  depends 'a'\n}\nname 'c'", "name(c@4)"),
-        ("while x do\n  depends 'a'\nend\nname 'c'", "name(c@4)"),
-        ("def f(x)\n  return if x\n  y = if x then 1 else 2 end\n  depends 'a' unless y\nend\nname 'c'", "name(c@6)"),
-        ("class X < Y\n  name 'a'\n  def self.end; end\nend\nname 'c'", "name(c@5)"),
+        ("if x\n  depends 'a'\nelse\n  depends 'b'\nend\nname 'c'", "depends(not literal) depends(not literal) name(c@6)"),
+        ("case x when 1 then depends 'a' end\nname 'c'", "depends(not literal) name(c@2)"),
+        ("%w(a b).each do |cb|\n  depends cb if x\nend", "depends(not literal)"),
+        ("list.each do |cb|\n  depends 'a'\nend\nname 'c'", "depends(not literal) name(c@4)"),
+        ("[1].each { |x|\n  depends 'a'\n}\nname 'c'", "depends(not literal) name(c@4)"),
+        ("while x do\n  depends 'a'\nend\nname 'c'", "depends(not literal) name(c@4)"),
+        (
+            "def f(x)\n  return if x\n  y = if x then 1 else 2 end\n  depends 'a' unless y\nend\nname 'c'",
+            "depends(not literal) name(c@6)",
+        ),
+        ("class X < Y\n  name 'a'\n  def self.end; end\nend\nname 'c'", "name(not literal) name(c@5)"),
         ("self.name = 'a'\nFoo.name 'b'", ""),
         ("x = y ? 'a' : 'b'\nname 'c'", "name(c@2)"),
         ("x = 4 / 2 # it's / half\nname 'c'", "name(c@2)"),
         ("x = a % b / c\nname 'c'", "name(c@2)"),
         ("y.gsub(/['\"]/, '')\nname 'c'", "name(c@2)"),
+        ("license name 'a'\nversion '1.0' if\n  x", "license(not literal) name(not literal) version(not literal)"),
+        (
+            "'x' or\n  name 'a'\nx rescue\n  name 'b'\nx ||\n  name 'c'",
+            "name(not literal) x(not literal) name(not literal) name(not literal)",
+        ),
         ("list << 'a'\nname 'c'", "list(not literal) name(c@2)"),
     ];
     for (text, expected) in cases {
@@ -107,7 +115,7 @@ fn a_file_that_is_not_understood_says_nothing() {
     for text in cases {
         assert_eq!(calls(text), None, "{text}");
     }
-    assert_eq!(calls("if x\nname 'a'"), Some(vec![]), "what is in an open block is conditional");
+    assert_eq!(calls("if x\nname 'a'"), Some(vec!["name(not literal)".to_owned()]), "what is in an open block is conditional");
 }
 
 /// A name as run lists and dependencies have them, and how Ruby can write it.

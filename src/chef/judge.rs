@@ -1,5 +1,6 @@
 //! What is wrong in a chef-repo as a whole: run lists, dependencies and constraints against what is there.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use super::cycles;
@@ -9,17 +10,23 @@ use super::version::Version;
 
 /// How alike two names must be for one to be suggested for the other (Jaro-Winkler, 1 is equal).
 const ALIKE: f64 = 0.9;
+/// Findings for which a likely name is looked for: more are not shown, and each costs a look at every name.
+const SUGGESTIONS: usize = 100;
+/// Cookbooks of one name that are looked at. Where there are more, nothing is said of what is in them.
+const MOST_OF_ONE_NAME: usize = 16;
+/// Files that a message names.
+const MOST_FILES: usize = 4;
 
 /// Adds what is found to `findings`.
 pub fn judge(repository: &Repository, findings: &mut Findings) {
-    let judge = Judge { repository, cookbooks: by_name(&repository.cookbooks) };
+    let judge = Judge { repository, cookbooks: by_name(&repository.cookbooks), suggestions: Cell::new(SUGGESTIONS) };
     for lists in repository.roles.values().flatten().chain(&repository.nodes) {
         judge.run_lists(lists, findings);
     }
     for (name, files) in repository.roles.iter().filter(|(_, files)| files.len() > 1) {
-        let all: Vec<&str> = files.iter().map(|lists| lists.file.as_str()).collect();
-        let message = || format!("role {name:?} is there more than once: {}", all.join(", "));
-        findings.warning(all[0], None, message);
+        let some: Vec<&str> = files.iter().take(MOST_FILES).map(|lists| lists.file.as_str()).collect();
+        let more = if files.len() > MOST_FILES { ", …" } else { "" };
+        findings.warning(some[0], None, || format!("role {name:?} is there more than once: {}{more}", some.join(", ")));
     }
     for cookbook in &repository.cookbooks {
         judge.dependencies(cookbook, findings);
@@ -47,6 +54,8 @@ fn by_name(cookbooks: &[Cookbook]) -> HashMap<&str, Vec<&Cookbook>> {
 struct Judge<'r> {
     repository: &'r Repository,
     cookbooks: HashMap<&'r str, Vec<&'r Cookbook>>,
+    /// How many are left to give.
+    suggestions: Cell<usize>,
 }
 
 impl<'r> Judge<'r> {
@@ -64,7 +73,7 @@ impl<'r> Judge<'r> {
                 Some(Item::Role(role)) if self.repository.has_other_roles || self.repository.roles.contains_key(role) => {}
                 Some(Item::Role(role)) => {
                     let roles = self.repository.roles.keys().map(String::as_str);
-                    findings.error(file, line, || format!("there is no role {role:?}{}", suggestion(role, roles)));
+                    findings.error(file, line, || format!("there is no role {role:?}{}", self.suggestion(role, roles)));
                 }
                 Some(Item::Recipe { cookbook, recipe, version }) => {
                     self.recipe(file, entry, (cookbook, recipe, version), findings)
@@ -83,9 +92,11 @@ impl<'r> Judge<'r> {
             return;
         };
         let recipes = || cookbooks.iter().map(|cookbook| cookbook.recipes.as_ref());
-        if recipes().all(|recipes| recipes.is_some_and(|recipes| !recipes.contains(recipe))) {
+        let are_few = cookbooks.len() <= MOST_OF_ONE_NAME;
+        if are_few && recipes().all(|recipes| recipes.is_some_and(|recipes| !recipes.contains(recipe))) {
             let known = || recipes().flatten().flatten().map(String::as_str);
-            findings.error(file, line, || format!("cookbook {name:?} has no recipe {recipe:?}{}", suggestion(recipe, known())));
+            findings
+                .error(file, line, || format!("cookbook {name:?} has no recipe {recipe:?}{}", self.suggestion(recipe, known())));
         }
         if let Some(version) = version.and_then(Version::parse)
             && let Some(others) = versions_if_none(cookbooks, |other| other == version)
@@ -136,18 +147,31 @@ impl<'r> Judge<'r> {
         }
     }
 
+    fn suggestion<'n>(&self, name: &str, known: impl Iterator<Item = &'n str>) -> String {
+        match self.suggestions.get() {
+            0 => String::new(),
+            left => {
+                self.suggestions.set(left - 1);
+                suggestion(name, known)
+            }
+        }
+    }
+
     /// What to do about a cookbook that is not there.
     fn advice(&self, name: &str) -> String {
         let mut directories = self.repository.empty_directories.iter();
         match directories.find(|directory| directory.rsplit('/').next() == Some(name)) {
             Some(directory) => format!(" ({directory} is empty: see --submodules)"),
-            None => suggestion(name, self.cookbooks.keys().copied()),
+            None => self.suggestion(name, self.cookbooks.keys().copied()),
         }
     }
 }
 
 /// The versions that are there if all are known and none of them will do.
 fn versions_if_none(cookbooks: &[&Cookbook], will_do: impl Fn(Version) -> bool) -> Option<String> {
+    if cookbooks.len() > MOST_OF_ONE_NAME {
+        return None;
+    }
     let versions: Option<Vec<Version>> = cookbooks.iter().map(|cookbook| cookbook.version).collect();
     let versions = versions.filter(|versions| !versions.iter().any(|version| will_do(*version)))?;
     Some(versions.iter().map(Version::to_string).collect::<Vec<_>>().join(", "))
@@ -156,8 +180,13 @@ fn versions_if_none(cookbooks: &[&Cookbook], will_do: impl Fn(Version) -> bool) 
 /// ` (did you mean "web"?)`, if there is something like it.
 pub fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
     let likeness = |other: &str| strsim::jaro_winkler(name, other);
+    // What costs little comes first: of twice the length, or with another first letter, they are hardly ever alike enough.
+    let is_possible = |other: &&str| {
+        let lengths = (name.len(), other.len());
+        lengths.0.max(lengths.1) <= 2 * lengths.0.min(lengths.1) && name.chars().next() == other.chars().next()
+    };
     // The first of several in alphabetical order, so that messages are always the same.
-    let nearest = known.map(|other| (likeness(other), other)).filter(|(likeness, _)| *likeness >= ALIKE);
+    let nearest = known.filter(is_possible).map(|other| (likeness(other), other)).filter(|(likeness, _)| *likeness >= ALIKE);
     let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)));
     nearest.map_or(String::new(), |(_, other)| format!(" (did you mean {other:?}?)"))
 }

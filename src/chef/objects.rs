@@ -313,9 +313,11 @@ fn json_metadata(file: &str, json: &[u8], findings: &mut Findings) -> Metadata {
 
 fn ruby_metadata(file: &str, script: &Script, findings: &mut Findings) -> Metadata {
     let mut metadata = Metadata::default();
-    if let Some([Value::Text(name, _)]) = script.calls_of("name").last().and_then(|call| call.arguments.as_deref()) {
-        metadata.name = Some(shortened(name));
-    }
+    // One that is literal is a name of it, whatever else may be said.
+    let names = script
+        .calls_of("name")
+        .filter_map(|call| if let [Value::Text(name, _)] = call.arguments.as_deref()? { Some(name) } else { None });
+    metadata.name = names.last().map(|name| shortened(name));
     metadata.version = match script.calls_of("version").next_back() {
         None => script.is_plain.then(Version::default),
         Some(Call { arguments: Some(arguments), .. }) => match arguments.as_slice() {

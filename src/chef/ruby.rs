@@ -45,6 +45,9 @@ const OPENERS: [&str; 11] = ["if", "unless", "while", "until", "case", "for", "b
 const LOOPS: [&str; 3] = ["while", "until", "for"];
 /// Words in a block that is looked into: a name, brackets, two arguments, and line ends.
 const LONGEST_BODY: usize = 12;
+/// The calls that a chef-repo is judged by.
+const MEANT: [&str; 9] =
+    ["name", "version", "depends", "run_list", "recipes", "env_run_lists", "env_run_list", "cookbook", "cookbook_versions"];
 /// Calls that could do anything.
 const EVALUATORS: [&str; 6] = ["eval", "instance_eval", "load", "require", "require_relative", "from_file"];
 
@@ -72,17 +75,33 @@ impl Script {
                     return None;
                 }
             }
-            match call(statement) {
-                _ if !is_top => {}
-                Some(call) if blocks.is_empty() => {
+            match call(statement).filter(|_| is_top && blocks.is_empty()) {
+                Some(call) => {
                     script.is_plain &= !EVALUATORS.contains(&call.name.as_str());
+                    let is_literal = call.arguments.is_some();
                     script.calls.push(call);
+                    if !is_literal {
+                        script.mention(&statement[1..]);
+                    }
                 }
-                None if blocks.is_empty() && is_assignment(statement) => {}
-                _ => script.is_plain = false,
+                None => {
+                    script.is_plain &= is_top && blocks.is_empty() && is_assignment(statement);
+                    script.mention(statement);
+                }
             }
         }
         Some(script)
+    }
+
+    /// Notes that something may be said where nobody can tell what: in a block, a condition or a computed value.
+    fn mention(&mut self, statement: &[Token<'_>]) {
+        for token in statement {
+            if let Kind::Word { text, called: false } = token.kind
+                && MEANT.contains(&text)
+            {
+                self.calls.push(Call { name: text.to_owned(), line: token.line, arguments: None });
+            }
+        }
     }
 
     /// The calls of a method.

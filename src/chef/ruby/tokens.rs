@@ -191,14 +191,32 @@ impl<'t> Lexer<'t> {
         }
         let goes_on = match self.tokens.last().map(|token| &token.kind) {
             None | Some(Kind::End | Kind::Comma | Kind::Arrow | Kind::Splat | Kind::Label(_)) => true,
-            // Not the bars around a block's arguments.
-            Some(Kind::Operator(operator)) => *operator != '|',
+            Some(Kind::Operator('|')) => !self.ends_block_arguments(),
+            Some(Kind::Operator(_)) => true,
+            Some(Kind::Word { text: "and" | "or" | "not", called: false }) => true,
+            Some(Kind::Word { text: "if" | "unless" | "while" | "until" | "rescue", called: false }) => {
+                !self.is_statement_start()
+            }
             Some(_) => !self.open.is_empty() || self.goes_on_with_dot(),
         };
         if !goes_on {
             self.end();
         }
         Some(())
+    }
+
+    /// Whether the last token is the second bar of `do |x|`.
+    fn ends_block_arguments(&self) -> bool {
+        let before = self.tokens.split_last().map_or(&[][..], |(_, before)| before);
+        let Some(first) = before.iter().rposition(|token| token.kind == Kind::Operator('|')) else { return false };
+        let opener = first.checked_sub(1).map(|index| &before[index].kind);
+        matches!(opener, Some(Kind::Word { text: "do", called: false } | Kind::Open(b'{')))
+    }
+
+    /// Whether the last token is the first of its statement.
+    fn is_statement_start(&self) -> bool {
+        let before = self.tokens.len().checked_sub(2).map(|index| &self.tokens[index].kind);
+        before.is_none_or(|kind| *kind == Kind::End)
     }
 
     /// Whether what follows the blank is a method of what is before it. The blank is then passed: once is enough.
@@ -339,7 +357,8 @@ impl<'t> Lexer<'t> {
     fn variable(&mut self) {
         let marks = self.rest().bytes().take(2).take_while(|byte| *byte == b'@').count().max(1);
         let name = &self.rest()[marks..];
-        let length = match name.find(|c| !is_word(c)).unwrap_or(name.len()) {
+        let is_part = |c: char| if self.byte(1).is_ascii_digit() { c.is_ascii_digit() } else { is_word(c) };
+        let length = match name.find(|c| !is_part(c)).unwrap_or(name.len()) {
             0 if self.byte(0) == b'$' => usize::from(self.byte(1).is_ascii_punctuation()),
             length => length,
         };

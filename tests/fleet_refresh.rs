@@ -255,7 +255,10 @@ fn root_what_is_refused_is_told() {
     yard.fault("StartInstanceRefresh", error("AccessDenied", 403));
     yard.rollout_to_template(&two, &REFRESH).failed(3, &["StartInstanceRefresh", "docs/iam-policy.json"]);
     yard.faults("DescribeInstanceRefreshes", 2, error("Throttling", 400));
+    // One runs, says Auto Scaling, and shows none.
+    yard.fault("StartInstanceRefresh", error("InstanceRefreshInProgress", 400));
     yard.rolls_out(&two, &REFRESH);
+    assert_eq!(yard.refreshes("web"), ["Successful"]);
 }
 
 #[test]

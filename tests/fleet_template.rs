@@ -69,7 +69,9 @@ fn root_the_default_goes_forth_and_back() {
     assert_eq!((&told["snapshot-id"], &told["commit"]), (&json!(two), &json!(TWO)));
     assert_eq!((&told["launch-template-version"], &told["previous-snapshot-id"]), (&json!(2), &json!(one)));
 
+    yard.cloud.bridge.limits(json!({ "page_size": 1 }));
     let ended = yard.rollout(&[&to[..], &["--previous"], &outputs].concat());
+    yard.cloud.bridge.limits(json!({ "page_size": null }));
     assert_eq!((ended.snapshot(), yard.default(), yard.numbers().len()), (one.clone(), "1".into(), 2));
     assert!(ended.stderr.contains(&format!("rolling out {one} of commit 012345678901")), "{}", ended.stderr);
     assert_eq!(read()["previous-snapshot-id"], json!(two));
@@ -190,7 +192,9 @@ fn root_throttling_and_server_errors_pass() {
     ] {
         yard.fault(action, error(code, 503));
     }
-    yard.fault("UpdateAutoScalingGroup", error("ResourceContention", 400));
+    // Every call counts for every rule: the answer to the second one.
+    let contention = json!({ "action": "UpdateAutoScalingGroup", "nth": 2, "effect": error("ResourceContention", 400) });
+    yard.cloud.bridge.rule(contention);
     yard.rolls_out(&two, &["--set-default", "--auto-scaling-group", "web"]);
     assert_eq!((yard.version_of("web"), yard.numbers().len()), ("2".into(), 2));
 }

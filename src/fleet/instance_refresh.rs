@@ -91,6 +91,7 @@ pub async fn turn(cx: &Context, wish: &Wish, others: &mut Others) -> Result<Turn
 /// `Fleet` for what Auto Scaling refuses.
 pub async fn start(cx: &Context, wishes: &Wishes, wish: &Wish, others: &mut Others) -> Result<Running> {
     let preferences = preferences(wishes, wish.skip_matching);
+    let mut pauses = Pauses::new(PACE, cx.config.wait_timeout);
     loop {
         let send = |scaling: &Client| {
             let request = scaling.start_instance_refresh().auto_scaling_group_name(&wish.group);
@@ -103,7 +104,8 @@ pub async fn start(cx: &Context, wishes: &Wishes, wish: &Wish, others: &mut Othe
             }
             Err(failure) => failure,
         };
-        if failure.code() != "InstanceRefreshInProgress" {
+        let in_progress = failure.code() == "InstanceRefreshInProgress";
+        if !in_progress || !pauses.pause(&cx.cancel, std::future::pending()).await? {
             return Err(failure.into_error(format!("start an instance refresh of group {}", wish.group)));
         }
         // None ran when it was our turn: it is younger than the configuration.

@@ -53,7 +53,7 @@ fn values_are_told_with_their_place_and_line() {
 /// Each of these was seen to be refused by yajl 2.1 (`json_verify -c`).
 #[test]
 fn what_chef_refuses_is_refused_at_its_place() {
-    let cases: [(&[u8], &str); 22] = [
+    let cases: [(&[u8], &str); 23] = [
         (b"", "1:1: the file is empty"),
         (b" \n // nothing", "2:12: the file is empty"),
         (b"\xef\xbb\xbf{}", "1:1: the file begins with a byte order mark, which Chef does not take"),
@@ -69,6 +69,7 @@ fn what_chef_refuses_is_refused_at_its_place() {
         (b"[\"\xc3\xa9\", \"", "1:8: the file ends in the middle of a string"),
         (b"[\"a\nb\"]", "1:4: a line end or another control character is in a string"),
         (b"[\"\xff\"]", "1:3: a string is not UTF-8"),
+        (b"[\"\xc3(\"]", "1:3: a string is not UTF-8"),
         (b"[\"\\x\"]", "1:3: there is no such escape"),
         (b"[\"\\u12g4\"]", "1:3: \\u has less than four hexadecimal digits"),
         (b"[01]", "1:3: ',' or ']' is expected"),

@@ -79,7 +79,7 @@ fn roles_and_recipes_of_a_run_list_must_be_there() {
 
 #[test]
 fn run_lists_of_environments_count_and_what_is_replaced_does_not() {
-    let ruby = "run_list 'role[gone]'\nenv_run_lists 'prod' => ['role[x]'], '_default' => %w(role[y])\nenv_run_lists_add 'test' => 'role[z]'\n";
+    let ruby = "run_list 'role[gone]'\nenv_run_lists 'gone' => ['role[gone]'], '_default' => []\nenv_run_lists 'prod' => ['role[x]'], '_default' => %w(role[y])\nenv_run_lists_add 'test' => 'role[z]'\n";
     let expected = ["x", "y", "z"].map(|role| format!("there is no role {role:?}"));
     let messages = |found: Vec<String>| found.iter().map(|it| it.split(": ").nth(1).unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(messages(with(&[("roles/a.rb", ruby)])), expected);
@@ -146,6 +146,9 @@ fn a_circle_must_be_one_in_a_single_environment() {
     let always = "run_list 'role[a]'";
     let expected = ["warning roles/b.rb:1: role \"a\" includes itself in environment \"prod\": a → b → a"];
     assert_eq!(with(&[("roles/a.rb", prod), ("roles/b.rb", always)]), expected);
+    // In all environments, and told once.
+    let expected = ["warning roles/b.rb:1: role \"a\" includes itself: a → b → a"];
+    assert_eq!(with(&[("roles/a.rb", "run_list 'role[b]'"), ("roles/b.rb", always), ("roles/c.rb", test)]), expected);
 }
 
 #[test]
@@ -160,6 +163,7 @@ fn dependencies_must_be_there_in_a_version_that_will_do() {
     for good in [
         "",
         ", '>= 1.2'",
+        ", '>= 1.2.3'",
         ", '~> 1.2'",
         ", '~> 1.2.1'",
         ", '= 1.2.3'",
@@ -217,6 +221,9 @@ fn versions_that_are_not_literal_are_not_judged_and_none_is_zero() {
     let json = ("cookbooks/app/metadata.json", r#"{"name": "app", "version": "9.9.9"}"#);
     let both = [asks, json, ("cookbooks/app/recipes/default.rb", ""), ("cookbooks/app/metadata.rb", "version '1.0.0'")];
     assert_eq!(with(&both), NONE, "metadata.json is what counts");
+    let json = ("cookbooks/app/metadata.json", r#"{"name": "app"}"#);
+    let zero = ["error roles/a.json:1: cookbook \"app\" is asked for in version 9.9.9, it is 0.0.0"];
+    assert_eq!(with(&[asks, json, ("cookbooks/app/recipes/default.rb", "")]), zero);
 }
 
 #[test]
@@ -291,6 +298,16 @@ fn a_chef_repo_may_be_in_a_directory_and_its_cookbooks_where_somebody_says() {
     };
     assert_eq!(shown(&repo.checked(&place(&[]))), ["error infra/roles/web.json:1: there is no cookbook \"nginx\""]);
     assert_eq!(shown(&repo.checked(&place(&["third/party"]))), NONE);
+    let moved = |to: &str| {
+        let recipe = format!("infra/{to}/nginx/recipe.rb");
+        let repo = Repo::new(&[("infra/roles/web.json", r#"{"run_list": ["nginx"]}"#), (&recipe, "")]);
+        shown(&repo.checked(&place(&[])))
+    };
+    for usual in ["site-cookbooks", "berks-cookbooks", "vendor/cookbooks", "cookbook_artifacts"] {
+        assert_eq!(moved(usual), NONE, "{usual}");
+    }
+    let hint = "error infra/roles/web.json:1: there is no cookbook \"nginx\" (there is one in my-cookbooks: see --cookbook-path)";
+    assert_eq!(moved("my-cookbooks"), [hint]);
     let wrong = shown(&repo.checked(&place(&["third/party", "gone"])));
     assert_eq!(wrong, ["error infra/gone: there is no such directory: see --cookbook-path"]);
 }

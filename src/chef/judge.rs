@@ -160,8 +160,11 @@ impl<'r> Judge<'r> {
     /// What to do about a cookbook that is not there.
     fn advice(&self, name: &str) -> String {
         let mut directories = self.repository.empty_directories.iter();
-        match directories.find(|directory| directory.rsplit('/').next() == Some(name)) {
-            Some(directory) => format!(" ({directory} is empty: see --submodules)"),
+        if let Some(directory) = directories.find(|directory| directory.rsplit('/').next() == Some(name)) {
+            return format!(" ({directory} is empty: see --submodules)");
+        }
+        match self.repository.other_cookbooks.get(name) {
+            Some(path) => format!(" (there is one in {path}: see --cookbook-path)"),
             None => self.suggestion(name, self.cookbooks.keys().copied()),
         }
     }

@@ -314,10 +314,10 @@ fn json_metadata(file: &str, json: &[u8], findings: &mut Findings) -> Metadata {
 fn ruby_metadata(file: &str, script: &Script, findings: &mut Findings) -> Metadata {
     let mut metadata = Metadata::default();
     // One that is literal is a name of it, whatever else may be said.
-    let names = script
+    let mut names = script
         .calls_of("name")
         .filter_map(|call| if let [Value::Text(name, _)] = call.arguments.as_deref()? { Some(name) } else { None });
-    metadata.name = names.last().map(|name| shortened(name));
+    metadata.name = names.next_back().map(|name| shortened(name));
     metadata.version = match script.calls_of("version").next_back() {
         None => script.is_plain.then(Version::default),
         Some(Call { arguments: Some(arguments), .. }) => match arguments.as_slice() {

@@ -14,8 +14,9 @@ const LARGEST_JSON: u64 = 16 << 20;
 const LARGEST_RUBY: u64 = 1 << 20;
 /// Directories beside those with cookbooks.
 const DIRECTORIES: [&str; 5] = ["roles", "environments", "data_bags", "nodes", "policies"];
-/// Where Librarian and others put cookbooks that they download.
-const VENDORED: &str = "vendor/cookbooks";
+/// Where cookbooks are if nobody says it: where Librarian and others put what they download, `berks vendor`'s place, Chef's own,
+/// knife-solo's, and that of `chef export`.
+pub const COOKBOOK_PATHS: [&str; 5] = ["vendor/cookbooks", "berks-cookbooks", "cookbooks", "site-cookbooks", ARTIFACTS];
 /// Nodes that are not in `nodes`: the usual names of what `chef-solo -j` is given.
 const SOLO_FILES: [&str; 3] = ["dna.json", "node.json", "solo.json"];
 
@@ -24,8 +25,7 @@ const SOLO_FILES: [&str; 3] = ["dna.json", "node.json", "solo.json"];
 pub struct Place {
     /// Its directory; empty for the root.
     pub path: String,
-    /// Where its cookbooks are, from there. `None`: wherever it looks like it, in `cookbooks`, `site-cookbooks`, `berks-cookbooks` (of
-    /// `berks vendor`) or what else has the word in its name, in `vendor/cookbooks`, and in `cookbook_artifacts` (of `chef export`).
+    /// Where its cookbooks are, from there; `None`: in those of [`COOKBOOK_PATHS`] that are there.
     pub cookbook_paths: Option<Vec<String>>,
 }
 
@@ -49,11 +49,9 @@ pub fn repository(tree: &Tree<'_>, place: &Place, findings: &mut Findings) -> Re
     reader.nodes(&top)?;
     match &place.cookbook_paths {
         Some(paths) => paths.iter().try_for_each(|path| reader.cookbooks(path, true))?,
-        None => {
-            let paths = top.iter().map(|entry| entry.name.as_str()).filter(|name| has_cookbooks(name));
-            paths.chain([VENDORED]).try_for_each(|path| reader.cookbooks(path, false))?;
-        }
+        None => COOKBOOK_PATHS.iter().try_for_each(|path| reader.cookbooks(path, false))?,
     }
+    reader.other_cookbooks(&top)?;
     reader.repository.is_there |= top.iter().any(|entry| DIRECTORIES.contains(&entry.name.as_str()));
     Ok(reader.repository)
 }
@@ -66,11 +64,6 @@ pub fn role_names(tree: &Tree<'_>, place: &Place) -> Result<Option<BTreeSet<Stri
     let files = tree.files_below(&join(&place.path, "roles"))?;
     let name = |(path, _): &(String, Kind)| ending(path).map(|(name, _)| name.to_owned());
     Ok(files.map(|files| files.iter().filter_map(name).collect()))
-}
-
-/// Whether a directory is one of cookbooks, as its name goes.
-fn has_cookbooks(name: &str) -> bool {
-    name.contains("cookbooks") || name == ARTIFACTS
 }
 
 /// What a file is written in.
@@ -227,6 +220,22 @@ impl Reader<'_> {
                 Kind::Elsewhere => self.repository.cookbooks.push(unknown),
                 Kind::Directory => self.cookbook(unknown)?,
             }
+        }
+        Ok(())
+    }
+
+    /// Cookbooks in places that Chef is not told of: only their names, for a hint.
+    fn other_cookbooks(&mut self, top: &[Entry]) -> Result<()> {
+        let known = |name: &str| match &self.place.cookbook_paths {
+            Some(paths) => paths.iter().any(|path| path == name),
+            None => COOKBOOK_PATHS.contains(&name),
+        };
+        let others = top.iter().filter(|entry| entry.name.contains("cookbooks") && !known(&entry.name));
+        for path in others.map(|entry| &entry.name) {
+            let Listing::Entries(entries) = self.tree.list(&self.at(path))? else { continue };
+            self.repository.is_there = true;
+            let directories = entries.into_iter().filter(|entry| entry.kind == Kind::Directory);
+            self.repository.other_cookbooks.extend(directories.map(|entry| (entry.name, path.clone())));
         }
         Ok(())
     }

@@ -108,10 +108,12 @@ pub struct Repository {
     pub cookbooks: Vec<Cookbook>,
     /// Some cookbooks are where we cannot look.
     pub has_other_cookbooks: bool,
-    /// Directories in these that are empty.
+    /// Directories of cookbooks that are empty.
     pub empty_directories: BTreeSet<String>,
     /// Whether there is anything that looks like a chef-repo.
     pub is_there: bool,
+    /// Where a cookbook of a name is that Chef is not told of.
+    pub other_cookbooks: BTreeMap<String, String>,
     /// How many items of data bags there are.
     pub items: usize,
     /// How many Ruby files were not understood.

@@ -43,7 +43,7 @@ pub struct Settings {
     /// Where the chef-repo is in the repository [default: its root]
     #[arg(long, value_name = "DIR", value_parser = inside)]
     pub chef_path: Option<String>,
-    /// A directory of cookbooks in it; may be repeated, or have several lines [default: those with cookbooks in their name]
+    /// A directory of cookbooks in it; may be repeated, or have several lines [default: those with a usual name]
     #[arg(long, value_name = "DIR", value_parser = directories)]
     pub cookbook_path: Option<Vec<Names>>,
 }

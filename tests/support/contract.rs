@@ -74,7 +74,7 @@ impl Subject<'_> {
             match snapshot.state {
                 SnapshotState::Completed => return snapshot,
                 SnapshotState::Pending(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
-                SnapshotState::Error(reason) => panic!("{id}: {reason}"),
+                SnapshotState::Error(reason) | SnapshotState::PutAway(reason) => panic!("{id}: {reason}"),
             }
         }
     }

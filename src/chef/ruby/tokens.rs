@@ -190,9 +190,8 @@ impl<'t> Lexer<'t> {
             self.advance(length);
         }
         let goes_on = match self.tokens.last().map(|token| &token.kind) {
-            None | Some(Kind::End | Kind::Comma | Kind::Arrow | Kind::Splat | Kind::Label(_)) => true,
-            Some(Kind::Operator('|')) => !self.ends_block_arguments(),
-            Some(Kind::Operator(_)) => true,
+            // Behind the bars of `do |x|` too: the first statement of the block then stands beside its beginning.
+            None | Some(Kind::End | Kind::Comma | Kind::Arrow | Kind::Splat | Kind::Label(_) | Kind::Operator(_)) => true,
             Some(Kind::Word { text: "and" | "or" | "not", called: false }) => true,
             Some(Kind::Word { text: "if" | "unless" | "while" | "until" | "rescue", called: false }) => {
                 !self.is_statement_start()
@@ -203,14 +202,6 @@ impl<'t> Lexer<'t> {
             self.end();
         }
         Some(())
-    }
-
-    /// Whether the last token is the second bar of `do |x|`.
-    fn ends_block_arguments(&self) -> bool {
-        let before = self.tokens.split_last().map_or(&[][..], |(_, before)| before);
-        let Some(first) = before.iter().rposition(|token| token.kind == Kind::Operator('|')) else { return false };
-        let opener = first.checked_sub(1).map(|index| &before[index].kind);
-        matches!(opener, Some(Kind::Word { text: "do", called: false } | Kind::Open(b'{')))
     }
 
     /// Whether the last token is the first of its statement.

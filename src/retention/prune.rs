@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::plan::{self, Policy, Verdict};
 use super::usage::Usage;
-use super::{FastRestores, Retained, Retired, snapshots, usage, warn};
+use super::{Retained, Retired, snapshots, usage, warn};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::report::Report;
@@ -165,37 +165,38 @@ impl Run<'_> {
 
     async fn delete(&mut self, going: &[SnapshotId]) {
         for batch in going.chunks(BATCH) {
-            match self.delete_batch(batch).await {
-                Ok(()) => {}
-                Err(error) => {
-                    for id in batch {
-                        self.became(id, Action::Failed, told(&error));
-                    }
-                    self.errors.push(error);
-                }
+            match self.look().await {
+                Ok((snapshots, usage)) => self.delete_batch(batch, &snapshots, usage).await,
+                Err(error) => self.fail(batch, error),
             }
         }
     }
 
-    /// Looks again, and deletes those that may still go. An error is about all of them.
-    async fn delete_batch(&mut self, batch: &[SnapshotId]) -> Result<()> {
-        let (snapshots, mut usage) = self.look().await?;
+    /// Deletes those of the batch that may still go, as a new look has it.
+    async fn delete_batch(&mut self, batch: &[SnapshotId], snapshots: &[Snapshot], mut usage: Usage) {
         usage.merge(self.accounts(batch).await);
-        let verdicts = self.plan(&snapshots, &usage);
-        let going: Vec<SnapshotId> = plan::may_go(&verdicts).into_iter().filter(|id| batch.contains(id)).collect();
-        let fast = if going.is_empty() { FastRestores::default() } else { self.store.fast_restores(&going).await? };
+        let verdicts = self.plan(snapshots, &usage);
+        let mut going = Vec::new();
         for id in batch {
             match verdicts.iter().find(|verdict| verdict.snapshot.id == *id) {
                 None => self.became(id, Action::Deleted, vec!["somebody else did it".to_owned()]),
-                Some(verdict) if verdict.may_go() => {
-                    let zones = fast.get(id).map(Vec::as_slice).unwrap_or_default();
-                    self.retire(id, zones, plan::words(verdict, &self.wish.policy)).await;
-                }
+                Some(verdict) if verdict.may_go() => going.push((id.clone(), plan::words(verdict, &self.wish.policy))),
                 Some(verdict) => self.became(id, Action::Kept, plan::words(verdict, &self.wish.policy)),
             }
         }
         self.errors.extend(usage.into_failure());
-        Ok(())
+        let ids: Vec<SnapshotId> = going.iter().map(|(id, _)| id.clone()).collect();
+        if ids.is_empty() {
+            return;
+        }
+        match self.store.fast_restores(&ids).await {
+            Err(error) => self.fail(&ids, error),
+            Ok(fast) => {
+                for (id, why) in going {
+                    self.retire(&id, fast.get(&id).map(Vec::as_slice).unwrap_or_default(), why).await;
+                }
+            }
+        }
     }
 
     async fn retire(&mut self, id: &SnapshotId, zones: &[String], why: Vec<String>) {
@@ -208,10 +209,16 @@ impl Run<'_> {
             Ok(Retired::InUse(by)) => self.became(id, Action::Kept, vec![by]),
             Err(error) => {
                 self.report.warn(error.to_string());
-                self.became(id, Action::Failed, told(&error));
-                self.errors.push(error);
+                self.fail(std::slice::from_ref(id), error);
             }
         }
+    }
+
+    fn fail(&mut self, ids: &[SnapshotId], error: Error) {
+        for id in ids {
+            self.became(id, Action::Failed, told(&error));
+        }
+        self.errors.push(error);
     }
 
     fn became(&mut self, id: &SnapshotId, action: Action, why: Vec<String>) {

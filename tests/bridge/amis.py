@@ -15,7 +15,7 @@ class Amis:
         self.reset()
 
     def reset(self):
-        # AMI → device name and snapshot of each mapping.
+        # AMI → device name and snapshot of each mapping. One without gets a snapshot of its own from moto.
         self._mappings = {}
 
     def register(self, request, _effect):
@@ -37,9 +37,10 @@ class Amis:
         params = {f"Owner.{number}": owner for number, owner in enumerate(owners, 1)}
         items = self.world.upstream.call(region, "DescribeImages", params).findall("imagesSet/item")
         for item in items:
-            if text(item, "imageId") in self._mappings:
+            mappings = self._mappings.get(text(item, "imageId"))
+            if mappings:
                 shown = protocol.put(item, "blockDeviceMapping", None)
-                shown.extend(_mapping(*it) for it in self._mappings[text(item, "imageId")])
+                shown.extend(_mapping(*it) for it in mappings)
         return items
 
     def users(self, region, snapshot_id):

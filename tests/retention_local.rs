@@ -51,6 +51,15 @@ fn prune(host: &Host, more: &[&str]) -> Done {
     host.program("prune").args(more).ended()
 }
 
+/// Others rely on the fields of what is printed as JSON.
+#[track_caller]
+fn assert_documented(object: &Value) {
+    let page = include_str!("../docs/reference.md");
+    for name in object.as_object().unwrap().keys() {
+        assert!(page.contains(&format!("`{name}`")), "docs/reference.md lacks {name}");
+    }
+}
+
 /// What a table says of a snapshot.
 #[track_caller]
 fn row(done: &Done, id: &str) -> String {
@@ -109,6 +118,12 @@ fn root_an_attached_volume_keeps_its_snapshot() {
         assert_eq!((done.code, left(&host)), (0, set([&ids[0], &ids[2]])), "{done:?}");
         assert!(row(&done, &ids[0]).contains("kept used by volume vol-"), "{done:?}");
     });
+    assert_documented(&host.snapshots()[0]);
+    assert_documented(&host.snapshots()[0]["used-by"]);
+    let done = prune(&host, &[&everything[..], &["--json", "--dry-run"]].concat());
+    let pruned: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_documented(&pruned);
+    assert_documented(&pruned["snapshots"][0]);
     let done = prune(&host, &everything);
     assert_eq!((done.code, left(&host)), (0, set([&ids[2]])), "{done:?}");
     assert!(row(&done, &ids[2]).contains("the newest of chef"), "{done:?}");

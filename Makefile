@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything else is for those who change the code.
 
-.PHONY: demo test lint build image bench clean
+.PHONY: demo test soak lint build image bench clean
 
 # The repository that the demo bakes: this one, or `make demo REPOSITORY=https://github.com/facebook/chef-cookbooks`.
 REPOSITORY ?= .
@@ -10,6 +10,11 @@ demo: ; @scripts/demo.sh "$(REPOSITORY)"
 test:
 	@scripts/install-packages.sh build test
 	cargo test --locked
+
+# The tests of docs/reliability.md in full, which write their figures into it; needs root, takes hours.
+soak:
+	@scripts/install-packages.sh build test
+	SOAK=1 cargo test --locked --test 'reliability_*' -- --test-threads 1
 
 lint:
 	cargo fmt --check

@@ -9,7 +9,7 @@ use aws_sdk_ec2::types::{
 
 use super::{Context, mapping};
 use crate::aws::api::Action;
-use crate::aws::client_token;
+use crate::aws::{client_token, pages};
 use crate::config::rollout::{Mapping as Change, VersionChoice};
 use crate::error::{Error, Kind, Result};
 use crate::key::tag;
@@ -171,10 +171,9 @@ fn description(snapshot: &Snapshot) -> String {
 /// # Errors
 /// `Fleet`, when it is not there.
 pub async fn look(cx: &Context, name: &str) -> Result<Template> {
-    let (mut versions, mut page) = (Vec::new(), None::<String>);
-    loop {
+    let page = |token: Option<String>| async move {
         let send = |ec2: &Client| {
-            let request = ec2.describe_launch_template_versions().max_results(PAGE).set_next_token(page.clone());
+            let request = ec2.describe_launch_template_versions().max_results(PAGE).set_next_token(token.clone());
             let request = match name.starts_with("lt-") {
                 true => request.launch_template_id(name),
                 false => request.launch_template_name(name),
@@ -183,12 +182,9 @@ pub async fn look(cx: &Context, name: &str) -> Result<Template> {
         };
         let answer = cx.api.call(Action::DescribeLaunchTemplateVersions, send).await;
         let answer = answer.map_err(|failure| failure.into_error(format!("look at launch template {name}")))?;
-        page = answer.next_token.filter(|token| !token.is_empty());
-        versions.extend(answer.launch_template_versions.unwrap_or_default());
-        if page.is_none() {
-            return template(versions).ok_or_else(|| Error::new(Kind::Fleet, format!("launch template {name} has no versions")));
-        }
-    }
+        Ok((answer.launch_template_versions.unwrap_or_default(), answer.next_token))
+    };
+    template(pages(page).await?).ok_or_else(|| Error::new(Kind::Fleet, format!("launch template {name} has no versions")))
 }
 
 fn template(versions: Vec<LaunchTemplateVersion>) -> Option<Template> {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::aws::api::{Action, Api, direct_http_client};
 use crate::aws::failure::{Class, Failure};
+use crate::aws::pages;
 use crate::cancel::Cancel;
 use crate::config::Ec2;
 use crate::error::{Error, Kind, OrFail, Result};
@@ -166,26 +167,25 @@ impl Inner {
     }
 
     async fn matching_volumes(&self, id: Option<&VolumeId>, filters: Vec<types::Filter>) -> Result<Vec<types::Volume>> {
-        let (mut volumes, mut page) = (Vec::new(), None::<String>);
-        loop {
+        let filters = &filters;
+        let page = |token: Option<String>| async move {
             let send = |ec2: &Client| {
-                let request = ec2.describe_volumes().set_filters(some(&filters)).set_next_token(page.clone());
+                let request = ec2.describe_volumes().set_filters(some(filters)).set_next_token(token.clone());
                 match id {
                     Some(id) => request.volume_ids(id.as_str()),
                     None => request.max_results(PAGE),
                 }
                 .send()
             };
-            let answer = match self.api.call(Action::DescribeVolumes, send).await {
-                Err(failure) if id.is_some() && failure.class() == Class::NotFound => return Ok(Vec::new()),
-                answer => answer.map_err(|failure| failure.into_error("look for volumes"))?,
-            };
-            page = answer.next_token.filter(|token| !token.is_empty());
-            volumes.extend(answer.volumes.unwrap_or_default().into_iter().filter(convert::is_there));
-            if page.is_none() {
-                return Ok(volumes);
+            match self.api.call(Action::DescribeVolumes, send).await {
+                Err(failure) if id.is_some() && failure.class() == Class::NotFound => Ok((Vec::new(), None)),
+                answer => {
+                    let answer = answer.map_err(|failure| failure.into_error("look for volumes"))?;
+                    Ok((answer.volumes.unwrap_or_default(), answer.next_token))
+                }
             }
-        }
+        };
+        Ok(pages(page).await?.into_iter().filter(convert::is_there).collect())
     }
 
     async fn describe_volume(&self, id: &VolumeId) -> Result<Option<types::Volume>> {
@@ -209,29 +209,26 @@ impl Inner {
         if query.id.is_none() && query.tags.is_empty() {
             filters.push(convert::filter("tag-key", tag::KEY));
         }
-        let (mut snapshots, mut page) = (Vec::new(), None::<String>);
-        loop {
+        let filters = &filters;
+        let page = |token: Option<String>| async move {
             let send = |ec2: &Client| {
                 let request = ec2.describe_snapshots().owner_ids("self");
-                let request = request.set_filters(some(&filters)).set_next_token(page.clone());
+                let request = request.set_filters(some(filters)).set_next_token(token.clone());
                 match &query.id {
                     Some(id) => request.snapshot_ids(id.as_str()),
                     None => request.max_results(PAGE),
                 }
                 .send()
             };
-            let answer = match self.api.call(Action::DescribeSnapshots, send).await {
-                Err(failure) if query.id.is_some() && failure.class() == Class::NotFound => return Ok(Vec::new()),
-                answer => answer.map_err(|failure| failure.into_error("look for snapshots"))?,
-            };
-            page = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
-            for snapshot in answer.snapshots() {
-                snapshots.push(convert::snapshot(snapshot)?);
+            match self.api.call(Action::DescribeSnapshots, send).await {
+                Err(failure) if query.id.is_some() && failure.class() == Class::NotFound => Ok((Vec::new(), None)),
+                answer => {
+                    let answer = answer.map_err(|failure| failure.into_error("look for snapshots"))?;
+                    Ok((answer.snapshots.unwrap_or_default(), answer.next_token))
+                }
             }
-            if page.is_none() {
-                return Ok(snapshots);
-            }
-        }
+        };
+        pages(page).await?.iter().map(convert::snapshot).collect()
     }
 }
 

@@ -1,10 +1,8 @@
 //! What is checked before the snapshot: the options, and what they come to.
 
-use std::path::{Component, Path};
-
 use clap::Args;
 
-use super::values::lines;
+use super::values::chef::{self, Lines};
 use crate::chef::read::Place;
 
 /// A check.
@@ -38,18 +36,15 @@ pub struct Settings {
     #[arg(long, value_enum, value_name = "ACTION", hide_possible_values = true)]
     pub on_findings: Option<OnFindings>,
     /// Refuse a commit without this Chef role; may be repeated, or have several lines [default: none]
-    #[arg(long, value_name = "NAME", value_parser = roles)]
-    pub require_role: Option<Vec<Names>>,
+    #[arg(long, value_name = "NAME", value_parser = chef::names)]
+    pub require_role: Option<Vec<Lines>>,
     /// Where the chef-repo is in the repository [default: its root]
-    #[arg(long, value_name = "DIR", value_parser = inside)]
+    #[arg(long, value_name = "DIR", value_parser = chef::inside)]
     pub chef_path: Option<String>,
     /// A directory of cookbooks in it; may be repeated, or have several lines [default: those with a usual name]
-    #[arg(long, value_name = "DIR", value_parser = directories)]
-    pub cookbook_path: Option<Vec<Names>>,
+    #[arg(long, value_name = "DIR", value_parser = chef::directories)]
+    pub cookbook_path: Option<Vec<Lines>>,
 }
-
-/// Names of one value: a line each.
-pub type Names = Vec<String>;
 
 /// What is checked, validated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,7 +70,7 @@ impl Checks {
 impl From<Settings> for Checks {
     fn from(settings: Settings) -> Self {
         let Settings { checks, on_findings, require_role, chef_path, cookbook_path } = settings;
-        let flat = |lists: Vec<Names>| lists.into_iter().flatten().collect::<Vec<_>>();
+        let flat = |lists: Vec<Lines>| lists.into_iter().flatten().collect::<Vec<_>>();
         let mut required_roles = flat(require_role.unwrap_or_default());
         required_roles.sort();
         required_roles.dedup();
@@ -88,56 +83,9 @@ impl From<Settings> for Checks {
     }
 }
 
-/// Names of roles, a line each: what `Chef::Role` takes, without letters that no keyboard of a shell script has.
-fn roles(value: &str) -> Result<Names, String> {
-    lines(value, |name| match name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
-        true => Ok(name.to_owned()),
-        false => Err(format!("{name:?} is not a name of letters, digits, '-' and '_'")),
-    })
-}
-
-fn directories(value: &str) -> Result<Names, String> {
-    lines(value, inside)
-}
-
-/// A directory in the repository, without a slash at its end; empty for `.`.
-fn inside(value: &str) -> Result<String, String> {
-    let mut parts = Vec::new();
-    for part in Path::new(value).components() {
-        match part {
-            Component::Normal(part) => parts.push(part.to_string_lossy()),
-            Component::CurDir => {}
-            _ => return Err(format!("{value:?} does not stay in the repository: give a relative path without '..'")),
-        }
-    }
-    match value.is_empty() || value.chars().any(char::is_control) {
-        true => Err("a directory is needed, without control characters".to_owned()),
-        false => Ok(parts.join("/")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn directories_stay_in_the_repository() {
-        for (value, path) in [("chef", "chef"), ("./infra/chef/", "infra/chef"), (".", ""), ("a//b", "a/b")] {
-            assert_eq!(inside(value).as_deref(), Ok(path));
-        }
-        for bad in ["", "/chef", "..", "a/../b", "a\nb"] {
-            assert!(inside(bad).is_err(), "{bad:?}");
-        }
-        assert_eq!(directories("cookbooks\n\nvendor/cookbooks/\n"), Ok(vec!["cookbooks".into(), "vendor/cookbooks".into()]));
-    }
-
-    #[test]
-    fn roles_are_names_and_nothing_for_a_shell() {
-        assert_eq!(roles("web\ndb-1_x\n"), Ok(vec!["web".into(), "db-1_x".into()]));
-        for bad in ["", "web server", "$(id)", "role[web]", "../web", "w\u{e9}b"] {
-            assert!(roles(bad).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn what_passed_is_marked_once_and_in_one_order() {

@@ -8,6 +8,8 @@ use jiff::SignedDuration;
 use super::CopyTo;
 use crate::key::SubmoduleMode;
 
+pub mod chef;
+
 /// The longest label that ext4 has room for, in bytes.
 const LABEL_MAX: usize = 16;
 /// The largest volume that EBS has (gp3), in GiB.

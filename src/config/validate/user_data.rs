@@ -33,6 +33,8 @@ pub fn user_data(settings: settings::UserData, parse: ParseLocation) -> Result<U
     let Some(role) = chef.role else {
         return refuse("user-data: --role is not given", "give the role that the nodes have, such as web");
     };
+    // A list of words has no empty ones.
+    let or_here = |path: String| if path.is_empty() { ".".to_owned() } else { path };
     let usual = || vec![DEFAULT_COOKBOOK_PATHS.map(str::to_owned).to_vec()];
     let boot = Boot {
         role,
@@ -41,8 +43,8 @@ pub fn user_data(settings: settings::UserData, parse: ParseLocation) -> Result<U
         device: node.device.unwrap_or_else(|| DEFAULT_DEVICE.into()),
         mount_point,
         device_timeout: node.device_timeout.unwrap_or(DEFAULT_DEVICE_TIMEOUT),
-        chef_path: chef.chef_path.filter(|path| path != "."),
-        cookbook_paths: chef.cookbook_path.unwrap_or_else(usual).concat(),
+        chef_path: chef.chef_path.filter(|path| !path.is_empty()),
+        cookbook_paths: chef.cookbook_path.unwrap_or_else(usual).concat().into_iter().map(or_here).collect(),
         chef: chef.chef,
         chef_license: chef.chef_license,
         attempts: chef.attempts.unwrap_or(DEFAULT_ATTEMPTS),

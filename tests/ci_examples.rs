@@ -6,6 +6,8 @@ mod azure;
 #[path = "support/bake.rs"]
 #[allow(dead_code)]
 mod bake;
+#[path = "support/bridge.rs"]
+mod bridge;
 #[path = "ci_examples/buildkite.rs"]
 mod buildkite;
 #[path = "ci_examples/checks.rs"]
@@ -18,11 +20,17 @@ mod circleci;
 mod codebuild;
 #[path = "ci_examples/docker_run.rs"]
 mod docker_run;
+#[path = "support/ec2.rs"]
+mod ec2;
+#[path = "support/fleet.rs"]
+mod fleet;
 #[path = "support/git_cli.rs"]
 mod git_cli;
 #[path = "support/git_server.rs"]
 #[allow(dead_code)]
 mod git_server;
+#[path = "support/store.rs"]
+mod store;
 mod support;
 #[path = "ci_examples/tekton.rs"]
 mod tekton;

@@ -4,10 +4,16 @@
 #[path = "support/bake.rs"]
 #[allow(dead_code)]
 mod bake;
+#[path = "support/bridge.rs"]
+mod bridge;
 #[path = "ci_gitlab/component.rs"]
 mod component;
 #[path = "support/dotenv.rs"]
 mod dotenv;
+#[path = "support/ec2.rs"]
+mod ec2;
+#[path = "support/fleet.rs"]
+mod fleet;
 #[path = "support/generated.rs"]
 mod generated;
 #[path = "support/git_cli.rs"]
@@ -21,6 +27,8 @@ mod options;
 mod outputs;
 #[path = "ci_gitlab/pipeline.rs"]
 mod pipeline;
+#[path = "support/store.rs"]
+mod store;
 mod support;
 #[path = "support/tools.rs"]
 mod tools;

@@ -4,13 +4,21 @@
 #[path = "support/bake.rs"]
 #[allow(dead_code)]
 mod bake;
+#[path = "support/bridge.rs"]
+mod bridge;
 #[path = "support/ci_host.rs"]
 mod ci_host;
+#[path = "support/ec2.rs"]
+mod ec2;
+#[path = "support/fleet.rs"]
+mod fleet;
 #[path = "support/git_cli.rs"]
 mod git_cli;
 #[path = "support/git_server.rs"]
 #[allow(dead_code)]
 mod git_server;
+#[path = "support/store.rs"]
+mod store;
 mod support;
 #[path = "support/tools.rs"]
 mod tools;
@@ -102,14 +110,13 @@ fn root_jenkins_bakes_and_rolls_out() {
     if !needs_root() {
         return;
     }
-    let ci = CiHost::new();
+    let ci = CiHost::on_ec2();
     let (ran, result) = build(&ci, || ());
-    ci.assert_rolled_out(&ci.url(), RUN_URL);
-    let snapshot = ci.host.snapshots()[0]["snapshot-id"].clone();
+    let snapshot = ci.assert_rolled_out(&ci.url(), RUN_URL);
     assert_eq!(result["stages"], json!({ "Bake": "SUCCESS", "Roll out": "SUCCESS" }));
     assert_eq!(result["env"], json!({ "SNAPSHOT_ID": snapshot }));
     assert_eq!(result["locked"], json!(["ebs-bake-chef"]));
-    assert_eq!(ci.calls("docker").len(), 1, "nothing is cleaned up after a success");
+    assert_eq!(ci.calls("docker").len(), 2, "nothing is cleaned up after a success");
     assert!(
         !ran.stderr.contains(TOKEN) && ran.stderr.contains("+ exec docker run"),
         "the shell's trace has no secret: {}",

@@ -12,7 +12,7 @@ mod support {
     pub mod tools;
 }
 
-use support::fleet::{USER_DATA, Yard, error, text, texts};
+use support::fleet::{USER_DATA, Yard, error, template_data, text, texts};
 
 const ONE: &str = "0123456789012345678901234567890123456789";
 const TWO: &str = "abcdef0123456789012345678901234567890123";
@@ -40,13 +40,7 @@ fn root_a_version_has_the_snapshot_and_everything_else_of_its_source() {
     let description = text(new, "versionDescription");
     assert_eq!(description, format!("ebs-bake: {two}, commit {TWO} of https://example.com/chef"));
     // Nothing but the snapshot, and what tells the versions apart.
-    let same = |version: &str| {
-        let data = version.split("<launchTemplateData>").nth(1).unwrap().split("</launchTemplateData>").next().unwrap();
-        let mut parts: Vec<String> = data.replace(&two, &one).split("</").map(str::to_owned).collect();
-        parts.sort();
-        parts
-    };
-    assert_eq!(same(new), same(old));
+    assert_eq!(template_data(&new.replace(&two, &one)), template_data(old));
     assert_eq!(text(new, "userData"), USER_DATA);
 
     yard.changes();

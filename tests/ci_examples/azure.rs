@@ -77,7 +77,7 @@ fn root_azure_bakes_and_rolls_out() {
     if !needs_root() {
         return;
     }
-    let ci = CiHost::new();
+    let ci = CiHost::on_ec2();
     let ran = ci.job(&job(&ci, "bake", &Variables::new()));
     assert!(ran.iter().all(|ran| ran.code == 0), "{ran:#?}");
     ci.succeeds(&job(&ci, "rollout", &outputs(&ran)));

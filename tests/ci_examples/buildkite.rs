@@ -4,7 +4,6 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use serde_yaml::Value;
 
 use crate::ci_host::{BRANCH, CiHost, MESSAGE, RUN_URL, Step, TOKEN, Variables, example, variables};
 use crate::support::needs_root;
@@ -76,14 +75,12 @@ fn root_buildkite_bakes_and_rolls_out() {
     if !needs_root() {
         return;
     }
-    let ci = CiHost::new();
+    let ci = CiHost::on_ec2();
     let (bake, rollout) = (step(&ci, "Bake"), step(&ci, "Roll out"));
     ci.succeeds(&[bake.clone(), pre_exit(&bake, "0"), rollout.clone(), pre_exit(&rollout, "1")]);
-    assert_eq!(ci.calls("docker").len(), 1, "after a bake that succeeded, and after other jobs, the hook does nothing");
-    let repository = ci.url();
-    ci.assert_rolled_out(&repository, RUN_URL);
-    let handed_on = fs::read_to_string(ci.host.path("bin/meta-data.snapshot-id")).unwrap();
-    assert_eq!(Value::from(handed_on), ci.host.snapshots()[0]["snapshot-id"].as_str().unwrap());
+    assert_eq!(ci.calls("docker").len(), 2, "after a bake that succeeded, and after other jobs, the hook does nothing");
+    let snapshot = ci.assert_rolled_out(&ci.url(), RUN_URL);
+    assert_eq!(fs::read_to_string(ci.host.path("bin/meta-data.snapshot-id")).unwrap(), snapshot);
 }
 
 #[test]

@@ -77,13 +77,12 @@ fn root_circleci_bakes_and_rolls_out() {
     if !needs_root() {
         return;
     }
-    let ci = CiHost::new();
+    let ci = CiHost::on_ec2();
     new_machine(&ci);
     ci.succeeds(&job(&ci, "bake"));
     new_machine(&ci);
     ci.succeeds(&job(&ci, "rollout"));
-    ci.assert_rolled_out(&ci.url(), RUN_URL);
-    let id = ci.host.snapshots()[0]["snapshot-id"].as_str().unwrap().to_owned();
+    let id = ci.assert_rolled_out(&ci.url(), RUN_URL);
     assert_eq!(fs::read_to_string(ci.host.path("root/bash-env")).unwrap(), format!("export SNAPSHOT_ID={id}\n"));
 }
 

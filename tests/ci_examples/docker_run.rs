@@ -41,7 +41,7 @@ fn root_the_documented_job_bakes_and_rolls_out() {
     if !needs_root() {
         return;
     }
-    let ci = CiHost::new();
+    let ci = CiHost::on_ec2();
     ci.succeeds(&[documented(&ci)]);
     ci.assert_rolled_out(&ci.url(), "");
 }

@@ -1,6 +1,7 @@
 //! Woodpecker with its Docker backend: `pipeline/backend/docker` and `pipeline/frontend/yaml` of woodpecker-ci/woodpecker.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use nix::sys::signal::Signal;
 use serde_yaml::Value;
@@ -40,7 +41,11 @@ fn step(ci: &CiHost, name: &str) -> Step {
             let words = words.iter().map(string);
             ([env!("CARGO_BIN_EXE_ebs-bake").to_owned()].into_iter().chain(words).collect(), string(last))
         }
+        // The shell of the image, where the program is found by its name.
         _ => {
+            assert_eq!((&step["image"], step.get("privileged")), (&Value::from("ebs-bake"), None));
+            variables.extend(ci.container_variables().into_iter().filter(|(name, _)| name != "PATH"));
+            let _ = symlink(env!("CARGO_BIN_EXE_ebs-bake"), ci.host.path("bin/ebs-bake"));
             let commands = list(&step["commands"]).iter().map(|command| format!("echo +\n{}\n", substituted(command)));
             (["sh", "-e", "-c"].map(str::to_owned).to_vec(), commands.collect())
         }
@@ -59,7 +64,7 @@ fn root_woodpecker_bakes_and_rolls_out() {
     if !needs_root() {
         return;
     }
-    let ci = CiHost::new();
+    let ci = CiHost::on_ec2();
     ci.succeeds(&job(&ci));
     ci.assert_rolled_out(&ci.url(), RUN_URL);
     let names = fs::read_dir(ci.workspace("")).unwrap().map(|entry| entry.unwrap().file_name());

@@ -1,5 +1,6 @@
 //! A host that runs the jobs of CI systems, for tests: `docker`, `aws` and `buildkite-agent` are those of `ci_programs`, and jobs see
-//! nothing of the user's environment. What whoever opens a pull request can decide on is as bad as it can be.
+//! nothing of the user's environment. What whoever opens a pull request can decide on is as bad as it can be. Bakes that shall be
+//! rolled out happen on an instance of the bridge's EC2, all others on the local store.
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
@@ -15,6 +16,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::bake::Host;
+use crate::bridge;
+use crate::fleet::{COMMIT_BEFORE, Yard};
 use crate::git_cli::Scratch;
 use crate::git_server::GitServer;
 
@@ -60,6 +63,13 @@ pub struct CiHost {
     pub server: GitServer,
     /// The commit of the job.
     pub commit: String,
+    ec2: Option<Ec2>,
+}
+
+/// The instance that the host is, and the fleet that launches from the template `chef`.
+struct Ec2 {
+    yard: Yard,
+    instance: bridge::Host,
 }
 
 impl CiHost {
@@ -78,7 +88,18 @@ impl CiHost {
             let program = program.unwrap();
             fs::copy(program.path(), host.path("bin").join(program.file_name())).unwrap();
         }
-        let ci = CiHost { host, scratch, server, commit };
+        let ci = CiHost { host, scratch, server, commit, ec2: None };
+        ci.containers_have(&[]);
+        ci
+    }
+
+    /// The same as an instance of EC2, beside a group of machines that run another commit.
+    pub fn on_ec2() -> CiHost {
+        let yard = Yard::new().expect("this test is root's");
+        yard.fleet();
+        let instance = yard.cloud.bridge.host("us-east-1a");
+        let mut ci = CiHost::new();
+        ci.ec2 = Some(Ec2 { yard, instance });
         ci.containers_have(&[]);
         ci
     }
@@ -92,12 +113,17 @@ impl CiHost {
         self.host.path("workspace").join(file)
     }
 
-    /// Containers have the local store, and these variables too.
+    /// Containers have the store, and these variables too.
     pub fn containers_have(&self, more: &[(&str, &str)]) {
-        let places = [("EBS_BAKE_LOCAL_DIR", "store"), ("EBS_BAKE_MOUNT_POINT", "code/chef"), ("EBS_BAKE_STATE_DIR", "state")];
-        let places = places.into_iter().chain([("TMPDIR", "tmp")]).map(|(name, place)| (name.to_owned(), self.host.text(place)));
-        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let environment: Variables = places.chain(more).collect();
+        let store: Vec<(&str, String)> = match &self.ec2 {
+            Some(Ec2 { yard, instance }) => yard.cloud.variables(instance),
+            None => vec![("EBS_BAKE_LOCAL_DIR", self.host.text("store"))],
+        };
+        let places = [("EBS_BAKE_MOUNT_POINT", "code/chef"), ("EBS_BAKE_STATE_DIR", "state"), ("TMPDIR", "tmp")];
+        let places = places.map(|(name, place)| (name, self.host.text(place)));
+        let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let environment = store.into_iter().chain(places).chain(more).map(|(name, value)| (name.to_owned(), value));
+        let environment: Variables = environment.collect();
         let program = env!("CARGO_BIN_EXE_ebs-bake");
         let setup = json!({"program": program, "directory": self.host.text("root"), "environment": environment});
         fs::write(self.host.path("bin/container.json"), setup.to_string()).unwrap();
@@ -192,18 +218,26 @@ impl CiHost {
         calls.filter(|call| call[0] == program).map(|call| call[1..].to_vec()).collect()
     }
 
-    /// There is one snapshot: of the job's commit, with what the CI system knows of it; and it was rolled out. Nothing else happened.
+    /// There is one snapshot: of the job's commit, with what the CI system knows of it; and it was rolled out, once, by a container
+    /// without privileges or, where there is none, by the program. Nothing else happened. Its ID.
     #[track_caller]
-    pub fn assert_rolled_out(&self, repository: &str, run_url: &str) {
-        let snapshots = self.host.snapshots();
+    pub fn assert_rolled_out(&self, repository: &str, run_url: &str) -> String {
+        let Ec2 { yard, instance } = self.ec2.as_ref().expect("machines are on EC2");
+        let listed = yard.cloud.run(instance, &["list", "--json"]);
+        let listed: Value = serde_json::from_str(&listed.stdout).unwrap_or_else(|_| panic!("{listed:?}"));
+        let snapshots: Vec<&Value> =
+            listed["snapshots"].as_array().unwrap().iter().filter(|it| it["commit"] != COMMIT_BEFORE).collect();
         let [snapshot] = snapshots.as_slice() else { panic!("one snapshot is expected: {snapshots:#?}") };
         let of = |field: &str| snapshot[field].as_str().unwrap_or_default().to_owned();
         assert_eq!((of("commit"), of("state")), (self.commit.clone(), "completed".to_owned()));
         assert_eq!((of("ref"), of("run-url")), (format!("refs/heads/{BRANCH}"), run_url.to_owned()));
         assert_eq!(of("repository"), repository);
-        let rollout: Vec<_> = self.calls("aws").into_iter().filter(|call| call[0] != "ssm").collect();
-        assert_eq!(rollout, rollout_of(&of("snapshot-id")));
-        self.assert_nothing_left(1);
+        yard.assert_rolled_out(&of("snapshot-id"));
+        self.assert_nothing_left(0);
+        let attached = yard.cloud.bridge.state().volumes.into_values().filter_map(|volume| volume.attachment);
+        let here: Vec<_> = attached.filter(|it| it.instance == instance.instance_id && it.device != "/dev/sda1").collect();
+        assert!(here.is_empty(), "left attached to the instance: {here:?}");
+        of("snapshot-id")
     }
 
     /// The last things that a job did were to stop its container and to clean up, and it rolled nothing out.
@@ -211,11 +245,10 @@ impl CiHost {
     pub fn assert_cleaned_up(&self) {
         let calls = self.calls("docker");
         let [.., bake, stop, cleanup] = calls.as_slice() else { panic!("three calls are expected: {calls:#?}") };
+        assert!(!calls.iter().flatten().any(|word| word == "rollout"), "nothing may be rolled out: {calls:#?}");
         let name = &bake[bake.iter().position(|word| word == "--name").unwrap() + 1];
         assert_eq!(stop[..], ["stop", "-t", "60", name]);
         assert_eq!((cleanup[0].as_str(), cleanup.last().unwrap().as_str()), ("run", "cleanup"));
-        let rollout: Vec<_> = self.calls("aws").into_iter().filter(|call| call[0] != "ssm").collect();
-        assert_eq!(rollout, Vec::<Vec<String>>::new());
     }
 
     /// No container, device or mount, so many volumes, and nothing that a variable wanted done.
@@ -250,16 +283,6 @@ impl Ran {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ran { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
-}
-
-/// The calls that roll a snapshot out.
-pub fn rollout_of(snapshot: &str) -> [Vec<String>; 2] {
-    let data = format!("BlockDeviceMappings=[{{DeviceName=/dev/sdk,Ebs={{SnapshotId={snapshot},DeleteOnTermination=true}}}}]");
-    let version = "ec2 create-launch-template-version --launch-template-name chef --source-version $Latest --launch-template-data DATA \
-                   --query LaunchTemplateVersion.VersionNumber --output text";
-    let refresh = "autoscaling start-instance-refresh --auto-scaling-group-name chef \
-                   --desired-configuration LaunchTemplate={LaunchTemplateName=chef,Version=7}";
-    [version, refresh].map(|call| call.split_whitespace().map(|word| word.replace("DATA", &data)).collect())
 }
 
 /// A file of this repository.

@@ -11,6 +11,8 @@ use super::store::needs_root;
 
 pub const REGION: &str = "us-east-1";
 pub const USER_DATA: &str = "IyEvYmluL3NoCg==";
+/// What the machines of [`Yard::fleet`] run.
+pub const COMMIT_BEFORE: &str = "0000000000000000000000000000000000000001";
 
 /// A cloud with machines, seen from a CI job somewhere else.
 pub struct Yard {
@@ -133,6 +135,28 @@ impl Yard {
 
     // Groups
 
+    /// What the examples for CI systems find: the template, and a group `chef` of one machine.
+    pub fn fleet(&self) {
+        self.template(&self.snapshot(COMMIT_BEFORE));
+        self.group("chef", "1", "1");
+        self.changes();
+    }
+
+    /// That fleet runs this snapshot. It was rolled out once, and of all mappings only the one for it is another.
+    #[track_caller]
+    pub fn assert_rolled_out(&self, snapshot: &str) {
+        let mut changes = self.changing_actions();
+        changes.retain(|action| action.contains("Template") || action.contains("Refresh") || action.contains("Group"));
+        assert_eq!(changes, ["CreateLaunchTemplateVersion", "StartInstanceRefresh"]);
+        let versions = self.versions();
+        let [old, new] = versions.as_slice() else { panic!("two versions are expected: {versions:#?}") };
+        let before = texts(old, "snapshotId").pop().unwrap();
+        assert_eq!(texts(new, "deviceName"), ["/dev/sda1", "/dev/sdb", "/dev/sdk"]);
+        assert_eq!(texts(new, "snapshotId").pop().as_deref(), Some(snapshot));
+        assert_eq!(template_data(new), template_data(&old.replace(&before, snapshot)));
+        assert_eq!((self.refreshes("chef"), self.versions_of_machines("chef")), (vec!["Successful".into()], vec!["2".into()]));
+    }
+
     /// A group of so many machines, launched from this version of the template.
     pub fn group(&self, name: &str, size: &str, version: &str) {
         let source = [("LaunchTemplate.LaunchTemplateName", "chef"), ("LaunchTemplate.Version", version)];
@@ -204,6 +228,14 @@ impl Yard {
     pub fn changing_actions(&self) -> Vec<String> {
         self.changes().into_iter().map(|call| call.action).collect()
     }
+}
+
+/// The data of a version's element, in parts and in no order of theirs.
+pub fn template_data(version: &str) -> Vec<String> {
+    let data = version.split("<launchTemplateData>").nth(1).unwrap().split("</launchTemplateData>").next().unwrap();
+    let mut parts: Vec<String> = data.split("</").map(str::to_owned).collect();
+    parts.sort();
+    parts
 }
 
 /// The first text of an element.

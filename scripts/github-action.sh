@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the steps of action.yml run. All that a user says comes in the environment, and is never part of a script.
-# Usage: github-action.sh prepare|bake|clean-up
+# What the steps of action.yml and rollout/action.yml run. All that a user says comes in the environment, and is never part of a script.
+# Usage: github-action.sh prepare|bake|rollout|clean-up
 set -euo pipefail
 
 # A name for the container, and the image of this very source: another ref of the action is another image.
@@ -22,9 +22,15 @@ prepare() {
 bake() {
     write_secret EBS_BAKE_SSH_KEY
     write_secret EBS_BAKE_KNOWN_HOSTS
-    collect_arguments "${EBS_BAKE_STATE_DIR:-/var/cache/ebs-bake}"
+    collect_arguments as_root "${EBS_BAKE_STATE_DIR:-/var/cache/ebs-bake}"
     # The runner signals this process alone: it must become the client, which hands signals on (with a terminal it would not).
     exec docker run --name "$CONTAINER" "${arguments[@]}" "$IMAGE" bake
+}
+
+# Attaches nothing.
+rollout() {
+    collect_arguments as_user
+    exec docker run --name "$CONTAINER" "${arguments[@]}" "$IMAGE" rollout
 }
 
 # A cancelled step has ten seconds. Then the runner kills the client, and the container goes on, or was made and never started.
@@ -35,7 +41,7 @@ clean_up() {
     docker rm --force "$CONTAINER" >/dev/null 2>&1 || true
     rm -f "$RUNNER_TEMP/$CONTAINER".*
     if [ "${OUTCOME:-}" = cancelled ]; then
-        collect_arguments
+        collect_arguments as_root
         exec docker run "${arguments[@]}" "$IMAGE" cleanup
     fi
 }
@@ -49,9 +55,21 @@ write_secret() {
     fi
 }
 
-# Sets `arguments`: those of `docker run`. Usage: collect_arguments [DIRECTORY-TO-MOUNT…]
+# Sets `arguments`: those of `docker run`. Usage: collect_arguments as_root|as_user [DIRECTORY-TO-MOUNT…]
 collect_arguments() {
     arguments=(--rm --network host --workdir "$GITHUB_WORKSPACE")
+    "$1"
+    add_variables
+    add_mounts "${@:2}"
+    local option
+    while IFS= read -r option; do
+        [ -z "$option" ] || arguments+=("$option")
+    done <<<"${DOCKER_OPTIONS:-}"
+}
+
+# What attaching and mounting need.
+as_root() {
+    home=/root
     if [ "${PRIVILEGED:-}" = true ]; then
         arguments+=(--privileged)
     else
@@ -60,12 +78,12 @@ collect_arguments() {
         # EBS volumes are NVMe devices (259), on older instances Xen's (202).
         arguments+=(--device-cgroup-rule 'b 259:* rwm' --device-cgroup-rule 'b 202:* rwm')
     fi
-    add_variables
-    add_mounts "$@"
-    local option
-    while IFS= read -r option; do
-        [ -z "$option" ] || arguments+=("$option")
-    done <<<"${DOCKER_OPTIONS:-}"
+}
+
+# No privileges at all. A root without them could not write the runner's files, which are its user's.
+as_user() {
+    home=${HOME:-/root}
+    arguments+=(--user "$(id -u):$(id -g)" --env HOME --cap-drop ALL --security-opt no-new-privileges)
 }
 
 # By name: the values of arguments can be read by everybody on the host.
@@ -92,7 +110,7 @@ add_mounts() {
         [[ $path != /* || ! -e $path ]] || mounts[$path:$path]=:ro
     done
     for path in "${HOME:-/root}"/.{aws,ssh/known_hosts} /etc/ssh/ssh_known_hosts; do
-        [ ! -e "$path" ] || mounts[$path:${path/#"${HOME:-/root}"//root}]=:ro
+        [ ! -e "$path" ] || mounts[$path:${path/#"${HOME:-/root}"/$home}]=:ro
     done
     for name in EBS_BAKE_OUTPUT_JSON EBS_BAKE_OUTPUT_ENV; do
         path=${!name:-}
@@ -109,6 +127,7 @@ add_mounts() {
 case ${1:-} in
     prepare) prepare ;;
     bake) bake ;;
+    rollout) rollout ;;
     clean-up) clean_up ;;
-    *) echo "usage: github-action.sh prepare|bake|clean-up" >&2; exit 2 ;;
+    *) echo "usage: github-action.sh prepare|bake|rollout|clean-up" >&2; exit 2 ;;
 esac

@@ -4,10 +4,16 @@
 #[path = "support/bake.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod bake;
+#[path = "support/bridge.rs"]
+mod bridge;
 #[path = "support/container.rs"]
 mod container;
+#[path = "support/ec2.rs"]
+mod ec2;
 #[path = "support/engine.rs"]
 mod engine;
+#[path = "support/fleet.rs"]
+mod fleet;
 #[path = "support/generated.rs"]
 mod generated;
 #[path = "support/git_cli.rs"]
@@ -19,6 +25,8 @@ mod git_server;
 mod needs;
 #[path = "support/options.rs"]
 mod options;
+#[path = "support/store.rs"]
+mod store;
 #[path = "support/tools.rs"]
 mod tools;
 
@@ -38,6 +46,8 @@ mod example;
 mod injection;
 #[path = "ci_github/job.rs"]
 mod job;
+#[path = "ci_github/rollout.rs"]
+mod rollout;
 #[path = "ci_github/runner.rs"]
 mod runner;
 #[path = "ci_github/runs.rs"]

@@ -1,10 +1,14 @@
-//! `action.yml`, read.
+//! The two actions, read.
 
 use std::fs;
 use std::path::Path;
 
 use serde_yaml::{Mapping, Value};
 
+/// The action that bakes.
+pub const BAKE: &str = "action.yml";
+/// The action that rolls out.
+pub const ROLLOUT: &str = "rollout/action.yml";
 /// The workflow that users copy.
 pub const EXAMPLE: &str = "ci-examples/github-actions.yml";
 
@@ -21,16 +25,16 @@ pub fn yaml(file: &str) -> Value {
     serde_yaml::from_str(&text(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// The inputs or outputs of the action: names and descriptions, in their order.
-pub fn described(what: &str) -> Vec<(String, String)> {
-    let action = yaml("action.yml");
+/// The inputs or outputs of an action: names and descriptions, in their order.
+pub fn described(action: &str, what: &str) -> Vec<(String, String)> {
+    let action = yaml(action);
     let entry = |(name, entry): (&Value, &Value)| (string(name), string(&entry["description"]));
     action[what].as_mapping().unwrap().iter().map(entry).collect()
 }
 
-/// A step of the action by its ID or, without one, its name.
-pub fn step(name: &str) -> Mapping {
-    let action = yaml("action.yml");
+/// A step of an action by its ID or, without one, its name.
+pub fn step(action: &str, name: &str) -> Mapping {
+    let action = yaml(action);
     let steps = action["runs"]["steps"].as_sequence().unwrap();
     let found = steps.iter().find(|step| step.get("id").unwrap_or(&step["name"]) == name);
     found.unwrap_or_else(|| panic!("no step is called {name}")).as_mapping().unwrap().clone()

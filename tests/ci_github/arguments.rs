@@ -14,11 +14,15 @@ const SECRET: &str = "s3cret";
 
 /// The arguments of `docker` for a bake with these variables; paths are made of names in `directory`.
 fn arguments(directory: &Path, variables: &[(&str, &str)]) -> Vec<String> {
+    arguments_of("bake", directory, variables)
+}
+
+fn arguments_of(command: &str, directory: &Path, variables: &[(&str, &str)]) -> Vec<String> {
     let (bin, log) = (directory.join("bin"), directory.join("log"));
     fs::create_dir_all(&bin).unwrap();
     program(&bin.join("docker"), "#!/bin/sh\nprintf '%s\\0' \"$@\" >\"$LOG\"\n");
     let mut bake = Command::new(root().join("scripts/github-action.sh"));
-    bake.arg("bake").env_clear().env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())).env("LOG", &log);
+    bake.arg(command).env_clear().env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())).env("LOG", &log);
     bake.env("HOME", directory).env("RUNNER_TEMP", directory).env("CONTAINER", "the-container").env("IMAGE", "the-image");
     bake.env("GITHUB_WORKSPACE", directory.join("workspace")).env("GITHUB_OUTPUT", directory.join("output"));
     run(bake.envs(variables.iter().copied()));
@@ -52,6 +56,33 @@ fn the_container_has_the_privileges_that_it_needs_or_all() {
     let all = arguments(directory.path(), &[("PRIVILEGED", "true")]);
     assert!(all.contains(&"--privileged".to_owned()) && !all.contains(&"--cap-drop".to_owned()), "{all:?}");
     assert_eq!(arguments(directory.path(), &[("PRIVILEGED", "false")]), least);
+}
+
+#[test]
+fn a_rollout_has_no_privileges_and_the_files_of_the_runners_user() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| format!("{}/{name}", directory.path().display());
+    for name in ["token", "bake.env"] {
+        fs::write(path(name), "").unwrap();
+    }
+    fs::create_dir(path(".aws")).unwrap();
+    let (token, output) = (path("token"), path("out/rollout.json"));
+    let variables = [("AWS_WEB_IDENTITY_TOKEN_FILE", token.as_str()), ("EBS_BAKE_OUTPUT_JSON", &output), ("PRIVILEGED", "true")];
+    let arguments = arguments_of("rollout", directory.path(), &variables);
+    assert_eq!(arguments[arguments.len() - 2..], ["the-image", "rollout"]);
+    let beside: BTreeSet<&str> = ["--cap-add", "--device-cgroup-rule", "--device", "--privileged", "--pid"].into();
+    assert!(!arguments.iter().any(|argument| beside.contains(argument.as_str())), "{arguments:?}");
+    assert_eq!(
+        (values(&arguments, "--cap-drop"), values(&arguments, "--security-opt")),
+        (["ALL"].into(), ["no-new-privileges"].into())
+    );
+    let user = format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid());
+    assert_eq!(values(&arguments, "--user"), [user.as_str()].into());
+    // Where the SDK of that user looks, as on the runner.
+    assert!(values(&arguments, "--env").contains("HOME"));
+    let expected = [format!("{0}:{0}:ro", path(".aws")), format!("{token}:{token}:ro"), format!("{0}:{0}", path("out"))];
+    let volumes = values(&arguments, "--volume");
+    assert!(expected.iter().all(|it| volumes.contains(it.as_str())), "{volumes:?}");
 }
 
 #[test]

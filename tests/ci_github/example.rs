@@ -1,6 +1,7 @@
-//! The example is executed as it stands: only where the container finds loop devices is added to it, and on the runner there are
-//! stand-ins for AWS: a command `aws`, and the action that gets credentials.
+//! The example is executed as it stands, on the bridge's EC2: only where the container finds its disks is added to it, and the action
+//! that gets credentials has a stand-in.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -9,15 +10,10 @@ use serde_yaml::Value;
 
 use crate::action::{EXAMPLE, text};
 use crate::engine::Engine;
+use crate::fleet::Yard;
 use crate::job::{Job, LOOP_DEVICES, copy_action, program};
 use crate::needs::needs_root;
 use crate::tools::run;
-
-/// Says what it was told, and what the credentials are.
-const AWS: &str = "#!/bin/sh
-{ printf '%s\\n' \"$AWS_ACCESS_KEY_ID\" \"$@\"; echo; } >>\"$AWS_LOG\"
-case $2 in create-launch-template-version) echo 7 ;; esac
-";
 
 /// Does what the action does that it stands for: the role's credentials are in the environment of the steps that follow.
 const CREDENTIALS: &str = "
@@ -26,17 +22,19 @@ runs:
   using: composite
   steps:
     - run: |
-        echo \"AWS_ACCESS_KEY_ID=key of $ROLE\" >>$GITHUB_ENV
+        echo \"AWS_ACCESS_KEY_ID=$ROLE\" >>$GITHUB_ENV
+        echo AWS_SECRET_ACCESS_KEY=not-checked >>$GITHUB_ENV
         echo \"AWS_REGION=$REGION\" >>$GITHUB_ENV
       env: {ROLE: \"${{ inputs.role-to-assume }}\", REGION: \"${{ inputs.aws-region }}\"}
       shell: bash
 ";
 
-/// `uses` of the steps of the example.
-fn used() -> Vec<String> {
+/// The repositories of other people's and our actions that the example uses, with their refs.
+fn used() -> BTreeSet<String> {
     let example: Value = serde_yaml::from_str(&text(EXAMPLE)).unwrap();
     let steps = example["jobs"].as_mapping().unwrap().values().flat_map(|job| job["steps"].as_sequence().unwrap());
-    steps.filter_map(|step| Some(step.get("uses")?.as_str()?.to_owned())).collect()
+    let uses = steps.filter_map(|step| step.get("uses")?.as_str()?.split_once('@'));
+    uses.map(|(path, at)| format!("{}@{at}", path.splitn(3, '/').take(2).collect::<Vec<_>>().join("/"))).collect()
 }
 
 /// The image that the action makes for itself, by its name, from what the tests have; the name goes with the value.
@@ -69,50 +67,50 @@ fn root_the_example_rolls_out_what_it_has_baked() {
     if !needs_root() {
         return;
     }
-    let job = Job::new();
+    let (job, yard) = (Job::new(), Yard::new().unwrap());
+    yard.fleet();
+    let instance = yard.cloud.bridge.host("us-east-1a");
+    let sysfs = instance.sysfs.display();
     let mut example: Value = serde_yaml::from_str(&text(EXAMPLE)).unwrap();
     let bake = example["jobs"]["bake"]["steps"].as_sequence_mut().unwrap().last_mut().unwrap();
-    bake["with"]["docker-options"] = LOOP_DEVICES.into();
+    bake["with"]["docker-options"] = format!("{LOOP_DEVICES}\n--volume={sysfs}:{sysfs}:ro").into();
     let commit = job.push(&serde_yaml::to_string(&example).unwrap());
 
-    let (action, credentials, bin) = (job.host.path("action"), job.host.path("credentials"), job.host.path("bin"));
-    for directory in [&action, &credentials, &bin] {
+    let (action, credentials) = (job.host.path("action"), job.host.path("credentials"));
+    for directory in [&action, &credentials] {
         fs::create_dir(directory).unwrap();
     }
     copy_action(&action);
     fs::write(credentials.join("action.yml"), CREDENTIALS).unwrap();
-    program(&bin.join("aws"), AWS);
     let _image = OwnImage::of_action(&job, &action);
     let ran = job.run(|act| {
         for name in used() {
             let stand_in = if name.starts_with("ebs-bake/") { &action } else { &credentials };
             act.arg("--local-repository").arg(format!("{name}={}", stand_in.display()));
         }
-        for (name, value) in [("BAKE_ROLE", "baker"), ("ROLLOUT_ROLE", "roller"), ("AWS_REGION", "eu-central-1")] {
+        let variables = [("BAKE_ROLE", "baker"), ("ROLLOUT_ROLE", "roller"), ("AWS_REGION", "us-east-1")];
+        for (name, value) in variables.into_iter().chain([("LAUNCH_TEMPLATE", "chef"), ("AUTO_SCALING_GROUP", "chef")]) {
             act.args(["--var", &format!("{name}={value}")]);
         }
-        act.args(["--var", "LAUNCH_TEMPLATE=chef nodes", "--var", "AUTO_SCALING_GROUP=nodes"]);
-        act.args(["--env", &format!("EBS_BAKE_LOCAL_DIR={}", job.host.text("store"))]);
-        act.args(["--env", &format!("EBS_BAKE_STATE_DIR={}", job.host.text("state"))]);
-        act.args(["--env", &format!("AWS_LOG={}", job.host.text("aws.log"))]);
-        let path = act.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path?.to_str()).unwrap();
-        let path = format!("{}:{path}", bin.display());
-        act.env("PATH", path);
+        let mut environment = yard.cloud.bridge.environment(&instance);
+        environment.retain(|(name, _)| !name.contains("ACCESS_KEY"));
+        environment.push(("EBS_BAKE_SYSFS_ROOT", sysfs.to_string()));
+        environment.push(("EBS_BAKE_STATE_DIR", job.host.text("state")));
+        for (name, value) in environment {
+            act.args(["--env", &format!("{name}={value}")]);
+        }
     });
     assert!(ran.success, "{ran:#?}");
-    let [snapshot] = job.host.snapshots().try_into().unwrap();
-    let id = snapshot["snapshot-id"].as_str().unwrap();
-    assert_eq!(snapshot["commit"], commit.as_str());
-    let expected = format!(
-        "key of roller\nec2\ncreate-launch-template-version\n--launch-template-name\nchef nodes\n--source-version\n$Latest\n\
-         --version-description\n{commit}\n--launch-template-data\n\
-         BlockDeviceMappings=[{{DeviceName=/dev/sdk,Ebs={{SnapshotId={id},VolumeType=gp3,DeleteOnTermination=true}}}}]\n\
-         --query\nLaunchTemplateVersion.VersionNumber\n--output\ntext\n\n\
-         key of roller\nautoscaling\nstart-instance-refresh\n--auto-scaling-group-name\nnodes\n--desired-configuration\n\
-         LaunchTemplate={{LaunchTemplateName=chef nodes,Version=7}}\n\n"
-    );
-    assert_eq!(fs::read_to_string(job.host.path("aws.log")).unwrap(), expected);
-    job.host.assert_nothing_left(1);
+    let calls = yard.cloud.bridge.calls().calls;
+    let caller = |action: &str| calls.iter().filter(|call| call.action == action).map(|call| call.access_key.as_str()).collect();
+    let callers: [Vec<&str>; 3] = ["CreateSnapshot", "CreateLaunchTemplateVersion", "StartInstanceRefresh"].map(caller);
+    assert_eq!(callers, [["baker"], ["roller"], ["roller"]], "each job has its own role");
+    let baked = ran.outputs(&["bake", "bake"]);
+    assert_eq!(baked["commit"], commit);
+    yard.assert_rolled_out(&baked["snapshot-id"]);
+    let rolled_out = ran.outputs(&["rollout", "rollout"]);
+    assert_eq!((&rolled_out["snapshot-id"], rolled_out["launch-template-version"].as_str()), (&baked["snapshot-id"], "2"));
+    job.host.assert_nothing_left(0);
 }
 
 /// On a runner where it is not there yet the image is made, and from nothing but what the action has.

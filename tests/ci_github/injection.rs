@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::action::described;
+use crate::action::{BAKE, described};
 use crate::job::{Job, REPOSITORY};
 use crate::needs::needs_root;
 
@@ -80,7 +80,7 @@ fn root_what_a_repository_says_is_no_command() {
     let outputs = ran.outputs(&["bake"]);
     assert_eq!(outputs["ref"], format!("refs/heads/{branch}"));
     assert_eq!(outputs["snapshot-id"], job.host.snapshots()[0]["snapshot-id"].as_str().unwrap());
-    let ours: Vec<String> = described("outputs").into_iter().map(|(name, _)| name).collect();
+    let ours: Vec<String> = described(BAKE, "outputs").into_iter().map(|(name, _)| name).collect();
     assert!(ran.outputs(&["bake", "bake"]).keys().all(|name| ours.contains(name)), "{ran:#?}");
     let obeyed: Vec<String> = ran.commands(None).into_iter().map(|(name, _)| name).collect();
     assert!(obeyed.iter().all(|name| matches!(name.as_str(), "set-output" | "summary" | "group" | "endgroup")), "{obeyed:?}");

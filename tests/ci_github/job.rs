@@ -87,7 +87,7 @@ pub fn of_runner(command: &mut Command, home: &Path) {
 
 /// Puts into a directory what GitHub would have there of the action.
 pub fn copy_action(to: &Path) {
-    for entry in ["action.yml", "Dockerfile", "Cargo.lock", "Cargo.toml", "LICENSE", "scripts", "src"] {
+    for entry in ["action.yml", "Dockerfile", "Cargo.lock", "Cargo.toml", "LICENSE", "rollout", "scripts", "src"] {
         let copied = Command::new("cp").arg("-r").arg(root().join(entry)).arg(to).status().unwrap();
         assert!(copied.success(), "{entry}");
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use crate::action::{step, string};
+use crate::action::{BAKE, step, string};
 use crate::engine::Engine;
 use crate::job::{Job, LOOP_DEVICES, of_runner};
 use crate::tools::run;
@@ -41,7 +41,7 @@ impl Runner {
 
     pub fn step(&self, name: &str, variables: &[(&str, &str)]) -> Command {
         let (host, script) = (&self.job.host, self.job.host.path("temp/step.sh"));
-        fs::write(&script, string(&step(name)["run"])).unwrap();
+        fs::write(&script, string(&step(BAKE, name)["run"])).unwrap();
         let mut bash = Command::new("bash");
         bash.args(["--noprofile", "--norc", "-e", "-o", "pipefail"]).arg(script).current_dir(host.path("workspace"));
         of_runner(&mut bash, &host.path("home"));

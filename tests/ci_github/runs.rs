@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::action::described;
+use crate::action::{BAKE, described};
 use crate::job::Job;
 use crate::needs::needs_root;
 use crate::runner::Runner;
@@ -45,7 +45,7 @@ fn root_a_job_bakes_its_commit_and_a_later_job_gets_the_id() {
     let ran = job.run(|_| {});
     assert!(ran.success, "{ran:#?}");
     let outputs = ran.outputs(&["bake"]);
-    let names: Vec<String> = described("outputs").into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> = described(BAKE, "outputs").into_iter().map(|(name, _)| name).collect();
     let mut sorted = names.clone();
     sorted.sort();
     assert_eq!(outputs.keys().collect::<Vec<_>>(), sorted.iter().collect::<Vec<_>>());

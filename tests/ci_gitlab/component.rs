@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_yaml::{Mapping, Value};
 
 use crate::generated::{assert_generated, quoted};
-use crate::options::{BakeOption, bake_options};
+use crate::options::{CommandOption, bake_options, options_of};
 use crate::tools::python_tool;
 
 const COMPONENT: &str = "templates/bake.yml";
@@ -85,7 +85,7 @@ fn allowed(name: &str) -> Vec<String> {
     if names.iter().any(|name| name == "yes") { vec!["true".into(), "false".into()] } else { names }
 }
 
-fn input(option: &BakeOption) -> String {
+fn input(option: &CommandOption) -> String {
     let (default, help) = match option.name.as_str() {
         name if name == OUTPUT_ENV.0 => (OUTPUT_ENV.1, OUTPUT_ENV.2),
         _ => ("", option.help.as_str()),
@@ -104,7 +104,7 @@ fn the_components_inputs_are_the_options_of_bake() {
     let options = bake_options();
     let inputs: String = options.iter().map(input).collect();
     assert_generated(COMPONENT, "options", &inputs);
-    let variable = |option: &BakeOption| {
+    let variable = |option: &CommandOption| {
         format!("    {}:\n      value: $[[ inputs.{} ]]\n      expand: false\n", option.variable, option.name)
     };
     let variables: String = options.iter().map(variable).collect();
@@ -176,10 +176,12 @@ fn the_example_is_valid_and_so_is_its_shell() {
     let example: Value = serde_yaml::from_str(&text(EXAMPLE)).unwrap();
     is_a_pipeline(&example);
     check_shell(&example);
-    let variables = example["bake"]["variables"].as_mapping().unwrap().keys().map(|name| name.as_str().unwrap());
-    let known: Vec<String> = bake_options().into_iter().map(|option| option.variable).collect();
-    for name in variables.filter(|name| name.starts_with("EBS_BAKE_")) {
-        assert!(known.iter().any(|variable| variable == name), "{name} is no option");
+    for command in ["bake", "rollout"] {
+        let variables = example[command]["variables"].as_mapping().unwrap().keys().map(|name| name.as_str().unwrap());
+        let known: Vec<String> = options_of(command).into_iter().map(|option| option.variable).collect();
+        for name in variables.filter(|name| name.starts_with("EBS_BAKE_")) {
+            assert!(known.iter().any(|variable| variable == name), "{name} is no option of {command}");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! Pipelines that gitlab-ci-local executes: real jobs, the real program, the embedded store, a git host that wants the job's token.
+//! Pipelines that gitlab-ci-local executes: real jobs, the real program, the embedded store or the bridge's EC2, a git host that wants
+//! the job's token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 use crate::bake::{Host, names_in};
 use crate::component;
+use crate::fleet::{REGION, Yard};
 use crate::git_cli::Scratch;
 use crate::git_server::GitServer;
 use crate::support::needs_root;
@@ -45,8 +47,7 @@ impl GitLab {
         let recorded = |name| format!("{{ printf '%s\\n' \"$@\"; {token}; }} >> '{}.calls'\n", host.text(name));
         let ours = env!("CARGO_BIN_EXE_ebs-bake");
         program(&bin.join("ebs-bake"), &format!("{}exec '{ours}' \"$@\"\n", recorded("ebs-bake")));
-        let answer = "case $2 in create-launch-template-version) echo 7 ;; esac\n";
-        program(&bin.join("aws"), &(recorded("aws") + answer));
+        program(&bin.join("next"), &recorded("next"));
         GitLab { host, scratch, server }
     }
 
@@ -69,6 +70,17 @@ impl GitLab {
             command.arg("--variable").arg(format!("{name}={value}"));
         }
         command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The variables that make this an instance of EC2, which has no role: there are credentials for nobody but whom the ID token says.
+    fn on_ec2(&self, yard: &Yard) -> Vec<(&'static str, String)> {
+        let instance = yard.cloud.bridge.host("us-east-1a");
+        let mut variables = yard.cloud.bridge.environment(&instance);
+        variables.retain(|(name, _)| !name.contains("ACCESS_KEY"));
+        variables.push(("AWS_REGION", REGION.to_owned()));
+        variables.push(("EBS_BAKE_SYSFS_ROOT", instance.sysfs.display().to_string()));
+        variables.extend(self.store().into_iter().filter(|(name, _)| *name != "EBS_BAKE_LOCAL_DIR"));
+        variables
     }
 
     /// The variables that send the example's bake to the embedded store.
@@ -121,7 +133,6 @@ fn passed(output: &Output) {
 fn failed_and_cleaned_up(gitlab: &GitLab, output: &Output) {
     assert!(!output.status.success() && said(output).contains("no-such-branch"), "{}", said(output));
     assert_eq!(gitlab.calls("ebs-bake"), ["bake", "600", ID_TOKEN, "cleanup", "600", ID_TOKEN]);
-    assert_eq!(gitlab.calls("aws"), [""; 0], "nothing is rolled out");
 }
 
 fn borrowed<'a>(variables: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
@@ -134,48 +145,29 @@ fn root_the_example_bakes_a_private_project_and_rolls_the_snapshot_out() {
         return;
     }
     let gitlab = GitLab::new(&[(".gitlab-ci.yml", &component::text("ci-examples/gitlab-ci.yml"))]);
-    let commit = gitlab.scratch.git(PROJECT, &["rev-parse", "HEAD"]);
+    let yard = Yard::new().unwrap();
+    yard.fleet();
+    let variables = gitlab.on_ec2(&yard);
     for run in 1..=2 {
-        passed(&gitlab.run(&borrowed(&gitlab.store())));
-        let snapshots = gitlab.host.snapshots();
-        let [snapshot] = snapshots.as_slice() else { panic!("{snapshots:?}") };
-        assert_eq!((&snapshot["commit"], &snapshot["ref"]), (&commit.as_str().into(), &"refs/heads/main".into()));
-        let id = snapshot["snapshot-id"].as_str().unwrap();
-
-        let devices = format!(
-            "BlockDeviceMappings=[{{DeviceName=/dev/sdk,Ebs={{SnapshotId={id},VolumeType=gp3,DeleteOnTermination=true}}}}]"
+        passed(&gitlab.run(&borrowed(&variables)));
+        let calls = yard.cloud.bridge.calls().calls;
+        let asked = |action: &str| calls.iter().filter(|call| call.action == action).cloned().collect::<Vec<_>>();
+        let roles: BTreeSet<String> =
+            asked("AssumeRoleWithWebIdentity").iter().map(|call| call.params["RoleArn"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(roles, ["ebs-bake", "chef-rollout"].map(|role| format!("arn:aws:iam::123456789012:role/{role}")).into());
+        let called = gitlab.calls("ebs-bake");
+        let id = called.get(5).unwrap();
+        assert_eq!(
+            called,
+            ["bake", "600", ID_TOKEN, "rollout", "--snapshot-id", id, "600", ID_TOKEN],
+            "nothing is cleaned up after success"
         );
-        let expected = [
-            "ec2",
-            "create-launch-template-version",
-            "--launch-template-id",
-            "lt-0123456789abcdef0",
-            "--source-version",
-            "$Latest",
-            "--version-description",
-            &commit,
-            "--query",
-            "LaunchTemplateVersion.VersionNumber",
-            "--output",
-            "text",
-            "--launch-template-data",
-            &devices,
-            "600",
-            ID_TOKEN,
-            "autoscaling",
-            "start-instance-refresh",
-            "--auto-scaling-group-name",
-            "web",
-            "--desired-configuration",
-            "LaunchTemplate={LaunchTemplateId=lt-0123456789abcdef0,Version=7}",
-            "--preferences",
-            "MinHealthyPercentage=90,SkipMatching=true,AutoRollback=true",
-            "600",
-            ID_TOKEN,
-        ];
-        assert_eq!(gitlab.calls("aws"), expected, "run {run}");
-        assert_eq!(gitlab.calls("ebs-bake"), ["bake", "600", ID_TOKEN], "nothing is to be cleaned up after success");
-        gitlab.assert_nothing_left(1);
+        let made = ["CreateSnapshot", "CreateLaunchTemplateVersion", "StartInstanceRefresh"].map(|action| asked(action).len());
+        assert_eq!(made, if run == 1 { [1; 3] } else { [0; 3] }, "run {run}");
+        if run == 1 {
+            yard.assert_rolled_out(id);
+        }
+        gitlab.assert_nothing_left(0);
     }
 }
 
@@ -195,7 +187,7 @@ fn with_component(inputs: &BTreeMap<&str, &str>) -> String {
     let inputs = serde_json::to_string(inputs).unwrap();
     format!(
         "include:\n  - component: $CI_SERVER_FQDN/$CI_PROJECT_PATH/bake@$CI_COMMIT_SHA\n    inputs: {inputs}\n\
-         next:\n  stage: deploy\n  script:\n    - aws next step \"$SNAPSHOT_ID\" \"$REF\"\n"
+         next:\n  stage: deploy\n  script:\n    - next step \"$SNAPSHOT_ID\" \"$REF\"\n"
     )
 }
 
@@ -239,11 +231,11 @@ fn root_the_component_hands_its_inputs_on_as_they_are() {
     assert_eq!(made, format!("{}: 2\n", gitlab.host.text("home")), "its own shell runs the command, and no other");
 
     let escaped = ebs_bake::report::escape::env_value(&format!("refs/heads/{branch}"));
-    assert_eq!(gitlab.calls("aws"), ["next", "step", id, &escaped]);
+    assert_eq!(gitlab.calls("next"), ["step", id, &escaped]);
 
     // And so does what GitLab itself tells of a branch that somebody named.
     passed(&gitlab.run(&[("EBS_BAKE_REF", ""), ("CI_COMMIT_REF_NAME", branch)]));
-    assert_eq!(gitlab.calls("aws"), ["next", "step", id, &escaped]);
+    assert_eq!(gitlab.calls("next"), ["step", id, &escaped]);
     assert_eq!(gitlab.calls("ebs-bake"), ["bake", "600", ID_TOKEN].repeat(2));
 
     failed_and_cleaned_up(&gitlab, &gitlab.run(&[("EBS_BAKE_REF", "no-such-branch")]));

@@ -1,10 +1,10 @@
-//! The options of `bake`, as whatever wraps the program for a CI system must offer them.
+//! The options of a command, as whatever wraps the program for a CI system must offer them.
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
-/// An option of `bake`.
+/// An option of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BakeOption {
+pub struct CommandOption {
     /// `volume-name`
     pub name: String,
     /// `EBS_BAKE_VOLUME_NAME`
@@ -13,16 +13,21 @@ pub struct BakeOption {
     pub help: String,
 }
 
-/// All of them, in the order of `--help`, the general ones last.
-pub fn bake_options() -> Vec<BakeOption> {
+/// Those of `bake`.
+pub fn bake_options() -> Vec<CommandOption> {
+    options_of("bake")
+}
+
+/// All of a command, in the order of `--help`, the general ones last.
+pub fn options_of(command: &str) -> Vec<CommandOption> {
     let definition = ebs_bake::cli::definition();
-    let bake = definition.find_subcommand("bake").expect("there is such a command");
-    let named = bake.get_arguments().chain(definition.get_arguments());
+    let command = definition.find_subcommand(command).expect("there is such a command");
+    let named = command.get_arguments().chain(definition.get_arguments());
     let option = |argument: &clap::Arg| {
         let name = argument.get_long()?.to_owned();
         let variable = format!("EBS_BAKE_{}", name.to_uppercase().replace('-', "_"));
         let help = argument.get_help()?.to_string();
-        Some(BakeOption { name, variable, help })
+        Some(CommandOption { name, variable, help })
     };
     named.filter_map(option).collect()
 }

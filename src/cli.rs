@@ -26,7 +26,7 @@ pub mod pruning;
 pub enum Command {
     /// Bake a commit into a snapshot.
     Bake(Box<config::Bake>),
-    /// See whether a bake would work here.
+    /// See whether a command would work here.
     Doctor(Box<config::Doctor>),
     /// List snapshots and who uses them.
     List(config::List),
@@ -85,7 +85,9 @@ const EXAMPLE: &str = "Example:
 const BAKE_EXAMPLE: &str = "Example, in a CI job (repository, commit and ref are the job's):
   SNAPSHOT_ID=$(ebs-bake bake --output-json bake.json)";
 const DOCTOR_EXAMPLE: &str = "Example, on the host or in the container that will bake:
-  ebs-bake doctor --volume-name chef";
+  ebs-bake doctor --volume-name chef
+or with what rolls out or prunes:
+  ebs-bake doctor --for rollout --launch-template chef --auto-scaling-group web --refresh";
 const LIST_EXAMPLE: &str = "Example:
   ebs-bake list --volume-name chef";
 const PRUNE_EXAMPLE: &str = "Example:
@@ -118,7 +120,7 @@ enum Subcommands {
     /// Bake a commit into a snapshot, or find the one that has it
     #[command(after_help = format!("{LAYERS}\n\n{BAKE_EXAMPLE}"))]
     Bake(Box<settings::Bake>),
-    /// See whether a bake would work here, without baking
+    /// See whether a bake, a rollout or pruning would work here, without doing it
     #[command(after_help = DOCTOR_EXAMPLE)]
     Doctor(Box<settings::Doctor>),
     /// List the snapshots and who uses them

@@ -163,9 +163,27 @@ pub struct Bake {
 /// The size of a new volume, in GiB, if nobody says otherwise.
 pub const DEFAULT_VOLUME_SIZE_GIB: u32 = 8;
 
+/// What `doctor` is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Examined {
+    /// A bake.
+    Bake,
+    /// A rollout to these machines; in EC2.
+    Rollout(Box<rollout::Fleet>),
+    /// Pruning, in EC2.
+    Prune {
+        /// The parameter of Systems Manager that names a snapshot to keep.
+        parameter: Option<String>,
+        /// Whether it is not asked who else may use a snapshot.
+        include_shared: bool,
+    },
+}
+
 /// `doctor`, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doctor {
+    /// Which command.
+    pub examined: Examined,
     /// Where volumes and snapshots would live.
     pub store: Store,
     /// 1 to 16 bytes that fit a label and a path.

@@ -1,17 +1,20 @@
-//! `doctor`: whether a bake would work here, without baking. Nothing is taken, and nothing of it stays.
+//! `doctor`: whether a bake, a rollout or pruning would work here, without doing it. Nothing is taken, and nothing of it stays.
 //!
 //! Every check has a name and an outcome; all are made, whatever others came to. What decides takes values and returns a
 //! [`Check`]; what finds the values out is beside it.
 
 use crate::bake::blocking;
-use crate::config::{self, Store};
+use crate::config::{self, Ec2, Examined, Store};
 use crate::error::{Error, Kind, Result};
 
+mod caller;
 mod ec2;
 mod host;
 mod instance;
 mod local;
 mod permissions;
+mod prune;
+mod rollout;
 mod table;
 
 pub use table::{VERSION, json, table};
@@ -21,9 +24,9 @@ pub use table::{VERSION, json, table};
 pub enum Outcome {
     /// As it should be.
     Ok,
-    /// A bake would work, but somebody should look at it.
+    /// It would work, but somebody should look at it.
     Warning,
-    /// A bake would fail, with an error of this kind.
+    /// It would fail, with an error of this kind.
     Failure(Kind),
     /// It could not be made, or does not matter here.
     Skipped,
@@ -104,11 +107,33 @@ impl Check {
     }
 }
 
-/// Makes all checks for the store.
+fn skipped(names: &[&'static str], why: &str) -> Vec<Check> {
+    names.iter().map(|name| Check::skipped(name, why)).collect()
+}
+
+/// Makes all checks for what is examined.
 ///
 /// # Errors
 /// Only if a thread panics: what is wrong is in the checks.
 pub async fn examine(config: config::Doctor) -> Result<Vec<Check>> {
+    match (&config.examined, &config.store) {
+        (Examined::Rollout(fleet), Store::Ec2(settings)) => {
+            let (settings, fleet): (Ec2, _) = (settings.as_ref().clone(), fleet.as_ref().clone());
+            Ok(rollout::checks(settings, fleet, &config.volume_name).await)
+        }
+        (Examined::Prune { parameter, include_shared }, Store::Ec2(settings)) => {
+            let wish = prune::Wish {
+                volume_name: &config.volume_name,
+                parameter: parameter.as_deref(),
+                include_shared: *include_shared,
+            };
+            Ok(prune::checks(settings.as_ref().clone(), wish).await)
+        }
+        _ => of_a_bake(config).await,
+    }
+}
+
+async fn of_a_bake(config: config::Doctor) -> Result<Vec<Check>> {
     let store = config.store.clone();
     let of_host = {
         let config = config.clone();

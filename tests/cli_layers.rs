@@ -74,6 +74,7 @@ fn sample(option: &str) -> &'static str {
         "rollout" | "refresh" | "refresh-all" | "refresh-auto-rollback" => "true",
         "checks" => "chef",
         "color" => "always",
+        "for" => "prune",
         "commit" => "0123456789012345678901234567890123456789",
         "chef" => "/opt/chef/bin/chef-client",
         "chef-license" => "accept",
@@ -132,6 +133,8 @@ fn every_option_means_the_same_in_all_three_layers() {
         match command {
             "rollout" => choice.into_iter().chain(of_both).collect(),
             "bake" if of_fleet(name) => switch.into_iter().chain(of_both).collect(),
+            "doctor" if of_fleet(name) => std::iter::once("--for=rollout").chain(of_both).collect(),
+            "doctor" if matches!(name, "include-shared" | "ssm-parameter") => vec!["--for=prune"],
             _ => Vec::new(),
         }
     };

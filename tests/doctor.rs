@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 mod support {
     pub mod bridge;
+    pub mod doctor;
     pub mod ec2;
     pub mod git_cli;
     pub mod store;
@@ -17,52 +18,13 @@ mod support {
 }
 
 use support::bridge::Host;
+use support::doctor::Told;
 use support::ec2::{Cloud, Ended};
 use support::git_cli::Scratch;
 use support::store::needs_root;
 
 /// The most calls that one examination may cost.
 const MOST_CALLS: usize = 16;
-
-/// What `doctor --json` told.
-#[derive(Debug)]
-struct Told {
-    ended: Ended,
-    checks: BTreeMap<String, Value>,
-}
-
-impl Told {
-    fn of(ended: Ended) -> Told {
-        let value: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
-        assert_eq!(value["version"], 1);
-        let named = |check: &Value| (check["name"].as_str().unwrap().to_owned(), check.clone());
-        let checks: BTreeMap<_, _> = value["checks"].as_array().unwrap().iter().map(named).collect();
-        assert_eq!(checks.len(), value["checks"].as_array().unwrap().len(), "a name stands twice");
-        Told { ended, checks }
-    }
-
-    /// The names of the checks that came to this.
-    fn with(&self, outcome: &str) -> Vec<&str> {
-        self.checks.iter().filter(|(_, check)| check["outcome"] == outcome).map(|(name, _)| name.as_str()).collect()
-    }
-
-    /// The program ended with this code, and these checks failed.
-    #[track_caller]
-    fn failed(&self, code: i32, names: &[&str]) {
-        assert_eq!((self.ended.code, self.with("failure")), (code, names.to_vec()), "{self:#?}");
-        let said = format!("{} of {} checks failed", names.len(), self.checks.len());
-        assert!(names.is_empty() || self.ended.stderr.contains(&said), "{}", self.ended.stderr);
-    }
-
-    /// The check says all of this, in its detail or its hint.
-    #[track_caller]
-    fn says(&self, name: &str, words: &[&str]) {
-        let check = self.checks[name].to_string();
-        for word in words {
-            assert!(check.contains(word), "{word:?} is not said: {check}");
-        }
-    }
-}
 
 /// A cloud and an instance with an EBS volume: what it boots from.
 struct Stage {

@@ -21,9 +21,10 @@ fn strings(value: &Value) -> Vec<String> {
 #[test]
 fn the_policy_has_every_action_that_is_called_and_no_other() {
     let permitted: BTreeSet<String> = statements().iter().flat_map(|statement| strings(&statement["Action"])).collect();
-    // Who we are may be asked by everybody.
-    let called = Action::ALL.iter().filter(|action| **action != Action::GetCallerIdentity);
-    let mut expected: BTreeSet<String> = called.map(|action| format!("{}:{action:?}", action.service())).collect();
+    // Who we are may be asked by everybody; which instances may be launched depends on the network and the roles of the account.
+    let elsewhere = [Action::GetCallerIdentity, Action::RunInstances];
+    let called = Action::ALL.iter().filter(|action| !elsewhere.contains(action));
+    let mut expected: BTreeSet<String> = called.map(|action| action.permission().to_owned()).collect();
     // Needed by the calls that make something with tags.
     expected.insert("ec2:CreateTags".into());
     assert_eq!(permitted, expected);

@@ -29,7 +29,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 macro_rules! actions {
     ($($service:literal: $($name:ident),+;)+) => {
         /// The API actions that this program calls: exactly those that `docs/iam-policy.json` permits, and STS's
-        /// GetCallerIdentity, which needs no permission (API reference).
+        /// GetCallerIdentity, which needs no permission (API reference), and RunInstances, which is called with DryRun only.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(missing_docs, reason = "the API references describe each")]
         pub enum Action {
@@ -44,6 +44,13 @@ macro_rules! actions {
             pub fn service(self) -> &'static str {
                 match self {
                     $($(Action::$name)|+ => $service),+
+                }
+            }
+
+            /// What policies call the permission: `ec2:CreateVolume`.
+            pub fn permission(self) -> &'static str {
+                match self {
+                    $($(Action::$name => concat!($service, ":", stringify!($name)),)+)+
                 }
             }
         }
@@ -79,7 +86,8 @@ actions!(
         DisableFastSnapshotRestores,
         ModifyLaunchTemplate,
         ModifySnapshotAttribute,
-        ModifyVolume;
+        ModifyVolume,
+        RunInstances;
     "ssm": GetParameter, PutParameter;
     "sts": GetCallerIdentity;
 );

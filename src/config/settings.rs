@@ -309,19 +309,43 @@ pub struct Outputs {
     pub dry_run: Option<bool>,
 }
 
-/// `doctor`: looks at what `bake` would use, so that the options that decide on it are the same.
+/// The command that `doctor` is asked about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Purpose {
+    /// `bake`
+    #[default]
+    Bake,
+    /// `rollout`
+    Rollout,
+    /// `prune`
+    Prune,
+}
+
+/// `doctor`: looks at what a command would use, so that the options that decide on it are the same.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Doctor {
+    /// What shall work: bake, rollout or prune [default: bake]
+    #[arg(long, value_name = "COMMAND", hide_possible_values = true)]
+    pub r#for: Option<Purpose>,
     /// Print JSON [default: a table]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub json: Option<bool>,
+    /// What pruning keeps.
+    #[command(flatten)]
+    pub kept: retention::Kept,
     /// Where volumes and snapshots live.
     #[command(flatten)]
     pub storage: Storage,
     /// The volume.
     #[command(flatten)]
     pub volume: Volume,
+    /// Where a rollout shall arrive.
+    #[command(flatten)]
+    pub fleet: rollout::Fleet,
+    /// How it replaces machines.
+    #[command(flatten)]
+    pub refresh: rollout::Refresh,
 }
 
 /// `restore`.

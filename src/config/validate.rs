@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::layers::{Environment, TOKEN_VARIABLE};
 use super::settings::StoreKind;
-use super::{Bake, Cleanup, Doctor, Ec2, Ec2Volume, Publish, Restore, RestoreAction, Store, settings};
+use super::{Bake, Cleanup, Doctor, Ec2, Ec2Volume, Examined, Publish, Restore, RestoreAction, Store, settings};
 use crate::ci::{self, Ci, System};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::report::outputs::OutputFiles;
@@ -267,11 +267,22 @@ fn clean_token(text: &str, place: &str) -> Result<String> {
 
 /// `doctor`.
 pub fn doctor(settings: settings::Doctor) -> Result<Doctor> {
-    let settings::Doctor { json, storage, volume } = settings;
+    let settings::Doctor { r#for, json, storage, volume, fleet, refresh, kept } = settings;
     let store = with_volume(store(storage)?, &volume);
+    let examined = match r#for.unwrap_or_default() {
+        settings::Purpose::Bake => Examined::Bake,
+        settings::Purpose::Rollout => Examined::Rollout(Box::new(rollout::fleet(fleet, refresh, &Default::default())?)),
+        settings::Purpose::Prune => {
+            Examined::Prune { parameter: kept.ssm_parameter, include_shared: kept.include_shared.unwrap_or(false) }
+        }
+    };
+    if store.ec2().is_none() && examined != Examined::Bake {
+        return refuse("--for is for EC2: the local store asks nobody for permission", "leave --for or --store local out");
+    }
     let volume_name = volume.volume_name.unwrap_or_else(|| DEFAULT_VOLUME_NAME.into());
     let default_mount_point = || Path::new("/code").join(&volume_name);
     Ok(Doctor {
+        examined,
         store,
         volume_id: volume.volume_id,
         volume_size_gib: volume.volume_size,

@@ -1,10 +1,9 @@
 //! What a bake would meet on EC2: asks and decides; `instance` and `permissions` decide their part.
 
-use jiff::SignedDuration;
-
+use super::caller::{self, CALLER, NEEDS_CREDENTIALS, NEEDS_REGION, clock, credentials};
 use super::host::{UNPRIVILEGED, is_privileged};
 use super::permissions::{self, TRIED};
-use super::{Check, instance};
+use super::{Check, instance, skipped};
 use crate::aws::api::Action;
 use crate::bake::decide::{self, VolumeChoice};
 use crate::bake::volume::{named, wanted};
@@ -22,12 +21,8 @@ use crate::storage::{Attachment, NewSnapshot, Snapshot, SnapshotQuery, Tags, Vol
 const PENDING_QUOTA: usize = 100;
 /// In percent of the quota.
 const PENDING_MANY: usize = 80;
-/// AWS refuses what was signed more than five minutes ago (IAM User Guide, "Troubleshoot AWS Signature Version 4").
-const SKEW_REFUSED: SignedDuration = SignedDuration::from_secs(5 * 60);
-const SKEW_NOTED: SignedDuration = SignedDuration::from_secs(60);
 
 /// The checks that need a region, in the order of the table; those of the actions that are tried come after the looks.
-const CALLER: [&str; 2] = ["credentials", "clock"];
 const LOOKS: [&str; 2] = ["ec2:DescribeVolumes", "ec2:DescribeSnapshots"];
 const FOUND: [&str; 3] = ["volume", "device-name", "pending-snapshots"];
 
@@ -38,18 +33,17 @@ pub(super) async fn checks(config: &Doctor, settings: Ec2) -> Vec<Check> {
     let (document, region) = tokio::join!(flight.document(), flight.region());
     let stated = flight.stated();
     let token_lost = document.is_err() && instance::answers_without_token().await;
-    let region_source = instance::region_source(stated_region.is_some(), |name| std::env::var_os(name).is_some());
     let mut checks = vec![
         instance::metadata(&document, stated, token_lost),
         instance::id(&document, stated),
         instance::zone(&document, stated, region.as_deref().ok()),
-        Check::of("region", region.as_ref().map(|region| format!("{region} ({region_source})")).map_err(instance::same)),
+        caller::region(region.as_deref(), stated_region.is_some()),
         block_device(&sysfs),
     ];
     let knows_place = flight.stated().is_complete() || document.is_ok();
     checks.extend(match region {
         Ok(_) => with_region(config, &flight, knows_place).await,
-        Err(_) => skipped(&[&CALLER[..], &LOOKS, &actions(), &FOUND].concat(), "needs the region"),
+        Err(_) => skipped(&[&CALLER[..], &LOOKS, &actions(), &FOUND].concat(), NEEDS_REGION),
     });
     checks
 }
@@ -75,7 +69,7 @@ async fn with_region(config: &Doctor, flight: &Preflight<'_>, knows_place: bool)
     let credentials = credentials(caller, flight.clock_ahead());
     if refused {
         let mut checks = vec![credentials, clock(flight.clock_ahead())];
-        checks.extend(skipped(&[&LOOKS[..], &actions(), &FOUND].concat(), "needs credentials"));
+        checks.extend(skipped(&[&LOOKS[..], &actions(), &FOUND].concat(), NEEDS_CREDENTIALS));
         return checks;
     }
     let (place, pending) = tokio::join!(with_place(config, flight, knows_place), flight.pending_snapshots());
@@ -92,45 +86,7 @@ async fn with_region(config: &Doctor, flight: &Preflight<'_>, knows_place: bool)
 }
 
 fn actions() -> [&'static str; TRIED.len()] {
-    TRIED.map(|(_, name)| name)
-}
-
-fn skipped(names: &[&'static str], why: &str) -> Vec<Check> {
-    names.iter().map(|name| Check::skipped(name, why)).collect()
-}
-
-/// Whose the credentials are. Who cannot ask STS may well reach EC2.
-fn credentials(caller: Caller, ahead: Option<SignedDuration>) -> Check {
-    let name = CALLER[0];
-    match caller {
-        Caller::Known(arn) => Check::ok(name, arn),
-        Caller::Refused(error) => {
-            let check = Check::of_error(name, &error);
-            match ahead.filter(|ahead| ahead.abs() >= SKEW_REFUSED) {
-                Some(ahead) => check.hint(format!("the clock of this host is wrong by {} s: set it", ahead.as_secs())),
-                None => check,
-            }
-        }
-        Caller::Unasked(error) => Check::of_error(name, &error)
-            .no_worse_than_warning()
-            .hint("no command but this asks STS; the checks below tell whether EC2 takes the credentials"),
-    }
-}
-
-fn clock(ahead: Option<SignedDuration>) -> Check {
-    let name = CALLER[1];
-    let Some(ahead) = ahead else { return Check::skipped(name, "no answer told the time") };
-    let seconds = ahead.as_secs();
-    let off = match seconds {
-        0.. => format!("{seconds} s ahead of AWS's"),
-        _ => format!("{} s behind AWS's", -seconds),
-    };
-    let hint = "set the clock of this host: AWS refuses what was signed more than five minutes ago or ahead";
-    match ahead.abs() {
-        skew if skew >= SKEW_REFUSED => Check::failure(name, Kind::Permission, off, hint),
-        skew if skew >= SKEW_NOTED => Check::warning(name, off, hint),
-        _ => Check::ok(name, "agrees with AWS's"),
-    }
+    TRIED.map(Action::permission)
 }
 
 /// The checks that need the instance and its zone.
@@ -235,11 +191,11 @@ fn pending_snapshots(count: usize) -> Check {
 
 async fn actions_tried(config: &Doctor, flight: &Preflight<'_>, volume: Option<&Volume>, snapshots: &[Snapshot]) -> Vec<Check> {
     let subject = subject(config, volume, snapshots);
-    let ask = |at: usize| flight.permission(TRIED[at].0, &subject);
+    let ask = |at: usize| flight.permission(TRIED[at], &subject);
     let (a, b, c, d, e, f) = tokio::join!(ask(0), ask(1), ask(2), ask(3), ask(4), ask(5));
     let (g, h, i, j, k) = tokio::join!(ask(6), ask(7), ask(8), ask(9), ask(10));
-    let judged = |((action, name), told): ((Action, &'static str), Option<Permission>)| {
-        permissions::permission(name, told, permissions::spare(action, config, volume))
+    let judged = |(action, told): (Action, Option<Permission>)| {
+        permissions::permission(action, told, permissions::spare(action, config, volume))
     };
     TRIED.into_iter().zip([a, b, c, d, e, f, g, h, i, j, k]).map(judged).collect()
 }
@@ -277,27 +233,6 @@ fn snapshot_of(volume: &Volume, tags: Tags) -> NewSnapshot {
 mod tests {
     use super::super::Outcome;
     use super::*;
-    use crate::error::Error;
-
-    #[test]
-    fn a_clock_counts_from_a_minute_on_and_fails_where_aws_refuses() {
-        let outcome = |seconds| clock(Some(SignedDuration::from_secs(seconds))).outcome;
-        assert_eq!([0, 59, -59].map(outcome), [Outcome::Ok; 3]);
-        assert_eq!([60, -299].map(outcome), [Outcome::Warning; 2]);
-        assert_eq!([300, -86_400].map(outcome), [Outcome::Failure(Kind::Permission); 2]);
-        assert_eq!(clock(Some(SignedDuration::from_secs(-90))).detail, "90 s behind AWS's");
-        assert_eq!(clock(None).outcome, Outcome::Skipped);
-    }
-
-    #[test]
-    fn credentials_that_a_wrong_clock_spoils_are_told_so() {
-        let refused = || Caller::Refused(Error::new(Kind::Permission, "SignatureDoesNotMatch").hint("docs/iam-policy.json"));
-        let hint = |ahead| credentials(refused(), ahead).hint.unwrap();
-        assert!(hint(Some(SignedDuration::from_secs(-1000))).contains("wrong by -1000 s"));
-        assert_eq!(hint(Some(SignedDuration::from_secs(2))), "docs/iam-policy.json");
-        let unasked = credentials(Caller::Unasked(Error::new(Kind::Storage, "no answer")), None);
-        assert_eq!(unasked.outcome, Outcome::Warning, "EC2 may answer where STS does not");
-    }
 
     #[test]
     fn pending_snapshots_are_worth_a_warning_from_four_fifths_of_the_quota() {

@@ -6,19 +6,19 @@ use crate::config::{After, Doctor};
 use crate::storage::ec2::preflight::Permission;
 use crate::storage::{Attachment, Volume};
 
-/// The actions that are tried, in the order that a bake calls them, with the names that IAM has for them.
-pub(super) const TRIED: [(Action, &str); 11] = [
-    (Action::CreateVolume, "ec2:CreateVolume"),
-    (Action::AttachVolume, "ec2:AttachVolume"),
-    (Action::CreateSnapshot, "ec2:CreateSnapshot"),
-    (Action::DetachVolume, "ec2:DetachVolume"),
-    (Action::ModifyVolume, "ec2:ModifyVolume"),
-    (Action::DescribeVolumesModifications, "ec2:DescribeVolumesModifications"),
-    (Action::DeleteVolume, "ec2:DeleteVolume"),
-    (Action::DeleteSnapshot, "ec2:DeleteSnapshot"),
-    (Action::CopySnapshot, "ec2:CopySnapshot"),
-    (Action::DescribeSnapshotAttribute, "ec2:DescribeSnapshotAttribute"),
-    (Action::ModifySnapshotAttribute, "ec2:ModifySnapshotAttribute"),
+/// The actions that are tried, in the order that a bake calls them.
+pub(super) const TRIED: [Action; 11] = [
+    Action::CreateVolume,
+    Action::AttachVolume,
+    Action::CreateSnapshot,
+    Action::DetachVolume,
+    Action::ModifyVolume,
+    Action::DescribeVolumesModifications,
+    Action::DeleteVolume,
+    Action::DeleteSnapshot,
+    Action::CopySnapshot,
+    Action::DescribeSnapshotAttribute,
+    Action::ModifySnapshotAttribute,
 ];
 
 /// Why a bake as it is configured would do without the action; `None`: it needs it.
@@ -41,8 +41,9 @@ pub(super) fn spare(action: Action, config: &Doctor, volume: Option<&Volume>) ->
     }
 }
 
-/// What is told of one action. `None`: it is about a volume or a snapshot, and there is none.
-pub(super) fn permission(name: &'static str, told: Option<Permission>, spare: Option<&str>) -> Check {
+/// What is told of one action. `None`: it is about something that is not there.
+pub(super) fn permission(action: Action, told: Option<Permission>, spare: Option<&str>) -> Check {
+    let name = action.permission();
     match (told, spare) {
         (None, _) => Check::skipped(name, "nothing is there yet to try it on"),
         (Some(Permission::Granted), _) => Check::ok(name, "permitted"),
@@ -61,13 +62,14 @@ mod tests {
 
     use super::super::Outcome;
     use super::*;
-    use crate::config::Store;
+    use crate::config::{Examined, Store};
     use crate::error::{Error, Kind};
     use crate::host::device::Locator;
     use crate::storage::{Tags, VolumeState};
 
     fn config(after: After, volume_size_gib: Option<u32>) -> Doctor {
         Doctor {
+            examined: Examined::Bake,
             store: Store::Ec2(Box::default()),
             volume_name: "chef".into(),
             volume_id: None,
@@ -94,7 +96,7 @@ mod tests {
     }
 
     fn needed(config: &Doctor, volume: Option<&Volume>) -> Vec<Action> {
-        TRIED.iter().map(|(action, _)| *action).filter(|action| spare(*action, config, volume).is_none()).collect()
+        TRIED.into_iter().filter(|action| spare(*action, config, volume).is_none()).collect()
     }
 
     #[test]
@@ -115,13 +117,13 @@ mod tests {
     #[test]
     fn a_denial_of_what_is_not_needed_is_a_warning() {
         let denied = || Some(Permission::Refused(Error::new(Kind::Permission, "no").hint("docs/iam-policy.json")));
-        assert_eq!(permission("ec2:X", denied(), None).outcome, Outcome::Failure(Kind::Permission));
-        let spare = permission("ec2:X", denied(), Some("needed for Y"));
+        assert_eq!(permission(Action::CreateVolume, denied(), None).outcome, Outcome::Failure(Kind::Permission));
+        let spare = permission(Action::CreateVolume, denied(), Some("needed for Y"));
         assert_eq!((spare.outcome, spare.detail.as_str()), (Outcome::Warning, "needed for Y: no"));
         assert!(spare.hint.is_some());
-        assert_eq!(permission("ec2:X", Some(Permission::Granted), None).outcome, Outcome::Ok);
+        assert_eq!(permission(Action::CreateVolume, Some(Permission::Granted), None).outcome, Outcome::Ok);
         for untold in [None, Some(Permission::Untold("IncorrectState".into()))] {
-            assert_eq!(permission("ec2:X", untold, None).outcome, Outcome::Skipped);
+            assert_eq!(permission(Action::CreateVolume, untold, None).outcome, Outcome::Skipped);
         }
     }
 }

@@ -32,9 +32,18 @@ impl Yard {
     }
 
     fn command(&self, more: &[&str]) -> Command {
-        let mut command = self.cloud.program(&Self::job(), &[&["rollout"], more].concat());
+        self.program(&[&["rollout"], more].concat())
+    }
+
+    pub fn program(&self, arguments: &[&str]) -> Command {
+        let mut command = self.cloud.program(&Self::job(), arguments);
         command.env("AWS_REGION", REGION);
         command
+    }
+
+    /// Any command.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        Ended::of(self.program(arguments).output().unwrap())
     }
 
     /// `rollout` with these arguments.

@@ -67,7 +67,7 @@ pub struct Place {
 
 /// What launches machines.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "What launches machines (EC2; bake: with --rollout)")]
+#[command(next_help_heading = "What launches machines (EC2; bake: with --rollout, doctor: with --for rollout)")]
 pub struct Fleet {
     /// Launch template that gets a version with the snapshot [default: none]
     #[arg(long, value_name = "ID|NAME", value_parser = values::launch_template)]

@@ -18,12 +18,12 @@ pub fn list(settings: settings::List) -> Result<List> {
 
 /// `prune`.
 pub fn prune(settings: settings::Prune) -> Result<Prune> {
-    let settings::Prune { keep, keep_days, include_shared, ssm_parameter, volume_name, dry_run, json, storage } = settings;
+    let settings::Prune { keep, keep_days, kept, volume_name, dry_run, json, storage } = settings;
     let policy = Policy {
         keep: keep.unwrap_or(DEFAULT_KEEP),
         keep_days: keep_days.unwrap_or(DEFAULT_KEEP_DAYS),
-        include_shared: include_shared.unwrap_or(false),
+        include_shared: kept.include_shared.unwrap_or(false),
     };
-    let wish = Wish { policy, volume_name, parameter: ssm_parameter, dry_run: dry_run.unwrap_or(false) };
+    let wish = Wish { policy, volume_name, parameter: kept.ssm_parameter, dry_run: dry_run.unwrap_or(false) };
     Ok(Prune { store: store(storage)?, wish, json: json.unwrap_or(false) })
 }

@@ -44,8 +44,8 @@ pub fn after_bake(settings: settings::AfterBake, store: &Store, waiting: &settin
     fleet(settings.fleet, settings.refresh, &waiting)
 }
 
-/// What both have in common.
-fn fleet(settings: options::Fleet, refresh: options::Refresh, waiting: &options::Waiting) -> Result<Fleet> {
+/// What both have in common, and `doctor` asks about.
+pub fn fleet(settings: options::Fleet, refresh: options::Refresh, waiting: &options::Waiting) -> Result<Fleet> {
     let mapping = mapping(&settings);
     let groups: Vec<String> = settings.auto_scaling_group.unwrap_or_default().into_iter().flatten().collect();
     let template = settings.launch_template.map(|name| Template {

@@ -1,4 +1,5 @@
-//! What EC2 would say to a bake: looks, and calls with DryRun, which change nothing. `ebs-bake doctor` asks it.
+//! What EC2 would say to a bake: looks, and calls with DryRun, which change nothing. `ebs-bake doctor` asks it. `beside.rs` asks for the
+//! other commands.
 
 use std::error::Error as StdError;
 use std::sync::{Mutex, PoisonError};
@@ -12,11 +13,13 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Ec2Store, Inner, PAGE, convert, random_run, snapshot};
-use crate::aws::api::Action;
+use crate::aws::api::{Action, Service};
 use crate::aws::failure::{Class, Failure};
 use crate::error::{Error, Kind, Result};
 use crate::host::identity::{Document, Stated};
 use crate::storage::{BlockStorage, NewSnapshot, NewVolume, Snapshot, SnapshotId, SnapshotQuery, Volume, VolumeQuery};
+
+mod beside;
 
 /// How long one question may take, with all that the SDK repeats.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -277,8 +280,18 @@ impl Preflight<'_> {
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
-        let make = |ec2: &Client| {
-            let sent = make(ec2);
+        judged(action, self.answer(action, make).await)
+    }
+
+    /// What comes of a call, in time.
+    async fn answer<C, T, E, F>(&self, action: Action, make: impl Fn(&C) -> F) -> Result<(), Failure>
+    where
+        C: Service,
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let make = |client: &C| {
+            let sent = make(client);
             async move {
                 let answer = sent.await;
                 self.note_time(&answer);
@@ -286,7 +299,7 @@ impl Preflight<'_> {
             }
         };
         let answer = tokio::time::timeout(PATIENCE, self.inner().api.call(action, make)).await;
-        judged(action, answer.unwrap_or_else(|_| Err(silence(action))).map(drop))
+        answer.unwrap_or_else(|_| Err(silence(action))).map(drop)
     }
 
     fn note_time<T, E>(&self, answer: &Result<T, SdkError<E, HttpResponse>>) {
@@ -317,6 +330,10 @@ fn judged(action: Action, answer: Result<(), Failure>) -> Permission {
     }
     match (failure.code(), failure.class()) {
         ("DryRunOperation", _) => Permission::Granted,
+        // The launch template may leave to Auto Scaling what a launch by hand needs: a subnet, a machine's type.
+        _ if action == Action::RunInstances && failure.kind() != Kind::Permission => {
+            Permission::Untold(failure.code().to_owned())
+        }
         // About the state of the volume now, which is another one when a bake calls; and about too many calls.
         ("InvalidAttachment.NotFound", _) | (_, Class::Conflict | Class::Retry | Class::Limited | Class::TokenUsed) => {
             Permission::Untold(failure.code().to_owned())
@@ -337,7 +354,8 @@ fn silence(action: Action) -> Failure {
     Failure { action, code: None, status: None, message: String::new(), missing: None }
 }
 
-async fn within<T>(action: Action, doing: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+/// The work, in time.
+pub(crate) async fn within<T>(action: Action, doing: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     let in_time = tokio::time::timeout(PATIENCE, work).await;
     in_time.unwrap_or_else(|_| Err(silence(action).into_error(doing)))
 }

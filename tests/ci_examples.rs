@@ -31,7 +31,6 @@ mod git_cli;
 mod git_server;
 #[path = "support/store.rs"]
 mod store;
-mod support;
 #[path = "ci_examples/tekton.rs"]
 mod tekton;
 #[path = "support/tools.rs"]

@@ -21,8 +21,6 @@ mod git_cli;
 #[path = "support/git_server.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod git_server;
-#[path = "support/needs.rs"]
-mod needs;
 #[path = "support/options.rs"]
 mod options;
 #[path = "support/store.rs"]

@@ -29,6 +29,5 @@ mod outputs;
 mod pipeline;
 #[path = "support/store.rs"]
 mod store;
-mod support;
 #[path = "support/tools.rs"]
 mod tools;

@@ -19,7 +19,6 @@ mod git_cli;
 mod git_server;
 #[path = "support/store.rs"]
 mod store;
-mod support;
 #[path = "support/tools.rs"]
 mod tools;
 
@@ -30,7 +29,7 @@ use ci_host::{BRANCH, CiHost, MESSAGE, RUN_URL, Ran, TOKEN, Variables, example, 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use support::needs_root;
+use store::needs_root;
 use tools::node_tool;
 
 /// What the agent and the git plugin say in a classic job; `CREDENTIALS`, `ABORT` and `RESULT` are for the stand-in.

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use serde_yaml::Value;
 
 use crate::ci_host::{BRANCH, CiHost, MESSAGE, Ran, Step, TOKEN, Variables, variables};
-use crate::support::needs_root;
+use crate::store::needs_root;
 use crate::yaml::{list, load, mapping, only, replaced, string};
 
 /// What the agent says in a job, by the names that macros use.

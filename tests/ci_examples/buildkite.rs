@@ -6,7 +6,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::ci_host::{BRANCH, CiHost, MESSAGE, RUN_URL, Step, TOKEN, Variables, example, variables};
-use crate::support::needs_root;
+use crate::store::needs_root;
 use crate::yaml::{list, load, mapping, only, string};
 
 fn predefined(ci: &CiHost) -> Variables {

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_yaml::Value;
 
 use crate::ci_host::{BRANCH, CiHost, MESSAGE, RUN_URL, Step, TOKEN, Variables, variables};
-use crate::support::needs_root;
+use crate::store::needs_root;
 use crate::yaml::{list, load, mapping, only, replaced, string};
 
 fn predefined(ci: &CiHost) -> Variables {

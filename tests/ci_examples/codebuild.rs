@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_yaml::Value;
 
 use crate::ci_host::{BRANCH, CiHost, MESSAGE, RUN_URL, Ran, Step, TOKEN, Variables, variables};
-use crate::support::needs_root;
+use crate::store::needs_root;
 use crate::yaml::{list, load, mapping, only, string, text};
 
 const TOKEN_FILE: &str = "/etc/ebs-bake/git-token";

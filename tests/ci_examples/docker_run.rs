@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::checks::code_blocks;
 use crate::ci_host::{BRANCH, CiHost, RUN_URL, Step, TOKEN, Variables, example, variables};
-use crate::support::needs_root;
+use crate::store::needs_root;
 use crate::yaml::text;
 
 /// The script with arguments.

@@ -7,7 +7,7 @@ use serde_yaml::Value;
 
 use crate::checks::code_blocks;
 use crate::ci_host::{BRANCH, CiHost, MESSAGE, Step, TOKEN, Variables, example, variables};
-use crate::support::needs_root;
+use crate::store::needs_root;
 use crate::yaml::{list, replaced, string};
 
 #[test]

@@ -8,8 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::engine::Engine;
-use crate::needs::needs_root;
 use crate::runner::{LONG, Runner};
+use crate::store::needs_root;
 use crate::tools::run;
 
 /// Waits for the end; for so long that only what was not told would still run.

@@ -12,7 +12,7 @@ use crate::action::{EXAMPLE, text};
 use crate::engine::Engine;
 use crate::fleet::Yard;
 use crate::job::{Job, LOOP_DEVICES, copy_action, program};
-use crate::needs::needs_root;
+use crate::store::needs_root;
 use crate::tools::run;
 
 /// Does what the action does that it stands for: the role's credentials are in the environment of the steps that follow.

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::action::{BAKE, described};
 use crate::job::{Job, REPOSITORY};
-use crate::needs::needs_root;
+use crate::store::needs_root;
 
 /// What a shell would act on, what the runner would, and what would end the block of an output. `{}` stands for a file that must
 /// not come to be.

@@ -10,7 +10,7 @@ use crate::action::root;
 use crate::engine::Engine;
 use crate::fleet::{REGION, Yard};
 use crate::job::{Job, of_runner, program};
-use crate::needs::needs_root;
+use crate::store::needs_root;
 use crate::tools::run;
 
 /// The user of GitHub's hosted runners.

@@ -4,8 +4,8 @@ use std::fs;
 
 use crate::action::{BAKE, described};
 use crate::job::Job;
-use crate::needs::needs_root;
 use crate::runner::Runner;
+use crate::store::needs_root;
 
 /// A job that bakes, and one that gets the result.
 fn workflow(inputs: &str) -> String {

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::bake::{Host, names_in};
 use crate::dotenv::{decoded, strict};
 use crate::git_cli::Scratch;
-use crate::support::needs_root;
+use crate::store::needs_root;
 
 /// Names that git allows and that somebody who opens a merge request may choose.
 fn nasty() -> Vec<String> {

@@ -17,7 +17,7 @@ use crate::component;
 use crate::fleet::{REGION, Yard};
 use crate::git_cli::Scratch;
 use crate::git_server::GitServer;
-use crate::support::needs_root;
+use crate::store::needs_root;
 use crate::tools::node_tool;
 
 const JOB_TOKEN: &str = "glcbt-64_sEcReT";

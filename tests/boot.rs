@@ -88,14 +88,18 @@ fn root_what_chef_is_told_is_off_the_volume_and_only_what_is_there() {
     if !needs_root() {
         return;
     }
-    let files = [("site-cookbooks/app/recipes/default.rb", "# of the site\n"), ("vendor/cookbooks/x/recipes/default.rb", "")];
+    let files = [
+        ("site-cookbooks/app/recipes/default.rb", "# of the site\n"),
+        ("vendor/cookbooks/x/recipes/default.rb", ""),
+        ("roles/back/db.json", "{\"name\": \"db\"}\n"),
+    ];
     let fixture = Fixture::with(&files);
     let node = node(&["--role", "web"]);
     node.boot(&(fixture.xen() + "exec /boot-script")).is_good();
     let expected = "# Written by ebs-bake at every boot.
 chef_repo_path \"/var/chef\"
-cookbook_path [\"/chef/vendor/cookbooks\", \"/chef/cookbooks\", \"/chef/site-cookbooks\"]
-role_path \"/chef/roles\"
+cookbook_path [\"/chef/site-cookbooks\", \"/chef/cookbooks\", \"/chef/vendor/cookbooks\"]
+role_path Dir.glob(\"/chef/roles/**/\").sort
 environment_path \"/chef/environments\"
 node_path \"/var/chef/nodes\"
 cache_path \"/var/chef\"
@@ -105,16 +109,18 @@ file_backup_path \"/var/chef/backup\"
     assert_eq!(node.read(SOLO), expected);
     assert_eq!(node.read("/var/lib/ebs-bake-boot/node.json"), "{\"run_list\": [\"role[web]\"]}\n");
     assert!(node.path("/var/chef/nodes/node.json").exists(), "Chef could not write");
+    assert_eq!(node.read("/var/log/chef-run"), "role web\n# base\n# of the site\n", "the last copy counts");
 
     // What Chef itself makes of it, defaults included.
     node.write("/settings.rb", SETTINGS);
-    let settings = node.boot("ruby /settings.rb");
+    let settings = node.boot(&(fixture.xen() + "mount -o ro /dev/xvdk /chef && ruby /settings.rb"));
     let settings: BTreeMap<String, Vec<String>> = serde_json::from_str(&settings.said).expect(&settings.said);
     let read = ["cookbook_path", "role_path", "environment_path"];
     for (name, paths) in &settings {
         let on_the_volume = paths.iter().all(|path| path.starts_with("/chef/"));
         assert_eq!(on_the_volume, read.contains(&name.as_str()), "{name}: {paths:?}");
     }
+    assert_eq!(settings["role_path"], ["/chef/roles", "/chef/roles/back"], "local mode does not look below a directory");
     assert!(settings.len() > 15 && read.iter().all(|name| settings.contains_key(*name)), "{settings:?}");
 }
 
@@ -147,7 +153,7 @@ fn root_a_repository_may_keep_things_elsewhere() {
     node.boot(&(fixture.xen() + "exec /boot-script")).is_good();
     let solo = node.read(SOLO);
     assert!(
-        solo.contains("cookbook_path [\"/srv/chef/infra/chef/vendor/cookbooks\", \"/srv/chef/infra/chef/site-cookbooks\"]\n"),
+        solo.contains("cookbook_path [\"/srv/chef/infra/chef/site-cookbooks\", \"/srv/chef/infra/chef/vendor/cookbooks\"]\n"),
         "{solo}"
     );
     assert!(solo.contains("data_bag_path \"/srv/chef/infra/chef/data_bags\"\n"), "{solo}");

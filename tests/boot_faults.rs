@@ -163,7 +163,8 @@ fn root_what_the_commit_lacks_is_said_before_chef_runs() {
     if !needs_root() {
         return;
     }
-    let fixture = Fixture::new();
+    // Chef does not look for an environment below the directory.
+    let fixture = Fixture::with(&[("environments/eu/test.json", "{\"name\": \"test\"}\n")]);
     let commit = &fixture.commit;
     let other_repository = "has repository file:///";
     let wrong: [(&[&str], i32, &str); 6] = [

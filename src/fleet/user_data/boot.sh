@@ -239,20 +239,22 @@ check_manifest() {
     say "$source has commit $commit of $(field repository)"
 }
 
-# Whether the repository has a role or an environment.
-has() { [ -n "$(find "$repository/$1/" \( -name "$2.rb" -o -name "$2.json" \) 2>/dev/null)" ]; }
-
 check_content() {
     repository=$mount_point${chef_path:+/$chef_path}
     cookbooks=''
+    # Of several copies of a cookbook Chef's local mode takes the first, and here the last one counts.
     for path in $cookbook_paths; do
-        [ ! -d "$repository/$path" ] || cookbooks="$cookbooks${cookbooks:+, }\"$repository/$path\""
+        [ ! -d "$repository/$path" ] || cookbooks="\"$repository/$path\"${cookbooks:+, }$cookbooks"
     done
     [ -n "$cookbooks" ] || fail 7 "commit $commit has no cookbooks: none of the directories is there: $cookbook_paths"
-    has roles "$role" || fail 7 "commit $commit has no role $role"
+    [ -n "$(find "$repository/roles/" \( -name "$role.rb" -o -name "$role.json" \) 2>/dev/null)" ] ||
+        fail 7 "commit $commit has no role $role"
     case $environment in
         '' | _default) ;;
-        *) has environments "$environment" || fail 7 "commit $commit has no environment $environment" ;;
+        *)
+            [ -e "$repository/environments/$environment.rb" ] || [ -e "$repository/environments/$environment.json" ] ||
+                fail 7 "commit $commit has no environment $environment"
+            ;;
     esac
 }
 
@@ -264,7 +266,9 @@ write_configuration() {
         echo '# Written by ebs-bake at every boot.'
         echo "chef_repo_path \"$chef_data\""
         echo "cookbook_path [$cookbooks]"
-        for kind in role:roles environment:environments data_bag:data_bags; do
+        # Local mode looks for roles in these directories, not below them.
+        echo "role_path Dir.glob(\"$repository/roles/**/\").sort"
+        for kind in environment:environments data_bag:data_bags; do
             [ ! -d "$repository/${kind#*:}" ] || echo "${kind%:*}_path \"$repository/${kind#*:}\""
         done
         echo "node_path \"$chef_data/nodes\""

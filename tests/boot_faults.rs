@@ -221,6 +221,17 @@ fn root_chef_is_run_again_until_it_ends_well() {
     reboots.write("/usr/bin/chef-solo", "#!/bin/sh\nexit 35\n");
     let booted = reboots.boot(&(fixture.xen() + "/boot-script"));
     assert_eq!(booted.is_good().status["chef-exit-code"], 35);
+
+    // What Ruby says when it cannot even start Chef; and what no other attempt changes.
+    let trace = "#!/bin/sh\necho 'no such thing (LoadError)'\nfor i in $(seq 60); do printf '\\tfrom /a.rb:%s\\n' $i; done\n";
+    for (code, attempts) in [(1, 3_usize), (172, 1)] {
+        let unable = node(&["--role", "web"]);
+        unable.write("/usr/bin/chef-solo", &format!("{trace}exit {code}\n"));
+        let booted = unable.boot(&(fixture.xen() + "/boot-script"));
+        booted.failed(1, &format!("chef-solo ended with {code}"));
+        assert_eq!(booted.status["attempts"], attempts);
+        assert_eq!(booted.said.matches("no such thing (LoadError)").count(), attempts, "{booted:?}");
+    }
 }
 
 #[test]

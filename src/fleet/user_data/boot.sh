@@ -305,7 +305,9 @@ converge() {
         chef_exit=$?
         # 35 and 37: it ended well, and the node is about to reboot, or should.
         case $chef_exit in 0 | 35 | 37) break ;; esac
-        tail -n "+$((lines + 1))" "$log" | tail -n 30
+        # Not where Ruby was when it could not even start Chef: that is longer than its reason.
+        tail -n "+$((lines + 1))" "$log" | sed '/^[[:space:]]*from \//d' | tail -n 30
+        case $chef_exit in 172 | 173 | 174) fail 1 "${program##*/} ended with $chef_exit: its licence is not accepted, or its key is missing" ;; esac
         [ "$attempt" -lt "$attempts" ] || fail 1 "${program##*/} ended with $chef_exit in attempt $attempt of $attempts"
         say "${program##*/} ended with $chef_exit; once more in $retry_pause s"
         sleep "$retry_pause"

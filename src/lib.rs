@@ -21,5 +21,6 @@ pub mod report;
 pub mod restore;
 pub mod retention;
 pub mod source;
+pub mod step;
 pub mod storage;
 pub mod wait;

@@ -11,7 +11,7 @@ use ebs_bake::error::{Kind, OrFail, Result};
 use ebs_bake::fleet::user_data;
 use ebs_bake::report::Report;
 use ebs_bake::report::console::Console;
-use ebs_bake::{commands, host};
+use ebs_bake::{commands, host, step};
 
 fn main() -> ExitCode {
     host::names::use_own_sources();
@@ -75,7 +75,7 @@ async fn dispatch(command: Command, console: &Arc<Console>, cancel: &Cancel) -> 
 /// stdout has the snapshot's ID, the log the rest.
 fn hand_on(outcome: Outcome, console: &Console) -> Result<()> {
     if let Some(outputs) = &outcome.outputs {
-        print(format!("{}\n", outputs.snapshot_id))?;
+        step::around("telling the ID", || print(format!("{}\n", outputs.snapshot_id)))?;
         console.result(outputs);
     }
     outcome.cleanup.map_or(Ok(()), Err)

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use finding::Finding;
 
+use crate::step;
+
 pub mod console;
 pub mod escape;
 pub mod finding;
@@ -210,6 +212,7 @@ impl Report {
     /// Begins a phase; end it with [`RunningPhase::done`]. Dropped without that, it counts as failed.
     pub fn phase(&self, phase: Phase) -> RunningPhase {
         self.observer.event(&Event::Started(phase));
+        step::before(format_args!("phase {}", phase.name()));
         RunningPhase { report: self.clone(), phase, began: Instant::now(), ended: false }
     }
 
@@ -269,6 +272,7 @@ impl RunningPhase {
 
     fn record(&mut self, change: Option<Change>, detail: String) -> Duration {
         self.ended = true;
+        step::after(format_args!("phase {}", self.phase.name()));
         let elapsed = self.began.elapsed();
         let started = self.began.duration_since(self.report.start);
         let record = PhaseRecord { phase: self.phase, started, elapsed, change, detail };

@@ -16,6 +16,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::failure::{Failure, Missing};
+use crate::step;
 
 /// The SDK repeats what may be repeated: throttling, 5xx, time-outs, with jitter; six times in up to half a minute.
 const ATTEMPTS: u32 = 7;
@@ -173,7 +174,9 @@ impl Api {
         if config.region().is_none() {
             return Err(no_region(action));
         }
+        step::before(format_args!("{action:?}"));
         let answer = make(&C::of(&config)).await;
+        step::after(format_args!("{action:?}"));
         tracing::debug!(service = action.service(), ?action, ok = answer.is_ok(), "AWS");
         answer.map_err(|error| failure(action, &error))
     }

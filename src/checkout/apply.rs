@@ -24,6 +24,7 @@ use crate::cancel::Cancel;
 use crate::error::{Kind, OrFail, Result};
 use crate::report::{RunningPhase, Unit};
 use crate::source;
+use crate::step;
 
 /// Blobs in memory at once, in bytes, over all threads; a larger one is alone.
 const MOST_IN_MEMORY: u64 = 16 << 20;
@@ -40,10 +41,10 @@ pub fn apply(
     let git_dir = repository.path();
     State::remove(git_dir)?;
     let root = Root::open(root_path)?;
-    let removed = remove(&root, &plan, cancel)?;
+    let removed = step::around("removing files", || remove(&root, &plan, cancel))?;
     for path in &plan.missing_directories {
         cancel.check()?;
-        make_directory(&root, path, cancel)?;
+        step::around("making a directory", || make_directory(&root, path, cancel))?;
     }
     for path in &plan.odd_directories {
         let directory = root.directory(path).and_then(|directory| beneath::fix_directory(directory.as_fd()));
@@ -192,7 +193,7 @@ impl Place<'_> {
         if beneath::kind(&stat) != SFlag::S_IFREG || stat.st_nlink != 1 {
             return Ok(None);
         }
-        file.write_all(bytes)?;
+        step::around("rewriting a file", || file.write_all(bytes))?;
         if stat.st_size as u64 > bytes.len() as u64 {
             file.set_len(bytes.len() as u64)?;
         }
@@ -202,7 +203,8 @@ impl Place<'_> {
     fn create(&self, bytes: &[u8]) -> nix::Result<FileStat> {
         let mode = permissions(self.entry.mode);
         let mut file = beneath::create(self.directory, self.name, mode)?;
-        file.write_all(bytes).map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        let written = step::around("writing a file", || file.write_all(bytes));
+        written.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
         beneath::seal(&file, mode)
     }
 
@@ -265,7 +267,8 @@ fn write_index(git_dir: &Path, plan: &Plan) -> Result<()> {
 fn set_head(repository: &Repository, commit: Oid) -> Result<()> {
     let head = repository.find_reference("HEAD").ok().and_then(|head| head.target());
     if head != Some(commit) {
-        repository.set_head_detached(commit).or_fail(Kind::Git, || format!("cannot set HEAD to {commit}"))?;
+        let set = || repository.set_head_detached(commit);
+        step::around("setting HEAD", set).or_fail(Kind::Git, || format!("cannot set HEAD to {commit}"))?;
     }
     source::keep(repository, commit)
 }

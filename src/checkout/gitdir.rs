@@ -11,6 +11,7 @@ use git2::Repository;
 
 use super::index::is_intact;
 use crate::error::{Kind, OrFail, Result};
+use crate::step;
 
 /// Ours and nobody else's: what a user, or a command that ran in the work tree, configured is taken back.
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = false\n";
@@ -29,8 +30,8 @@ pub fn open(git_dir: &Path) -> Result<Repository> {
         remove(git_dir)?;
     }
     let failed = || format!("cannot prepare the git directory {}", git_dir.display());
-    prepare(git_dir).or_fail(Kind::Git, failed)?;
-    sweep(git_dir).or_fail(Kind::Git, failed)?;
+    step::around("preparing the git directory", || prepare(git_dir)).or_fail(Kind::Git, failed)?;
+    step::around("sweeping the git directory", || sweep(git_dir)).or_fail(Kind::Git, failed)?;
     // git itself would stumble over it, in a fetch already.
     if fs::read(git_dir.join("index")).is_ok_and(|index| !is_intact(&index)) {
         remove(&git_dir.join("index"))?;
@@ -110,7 +111,9 @@ pub fn write_if_other(path: &Path, content: &[u8]) -> io::Result<bool> {
     options.write(true).create(true).truncate(true).mode(0o644).custom_flags(libc::O_NOFOLLOW);
     let mut file = options.open(path)?;
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.write_all(content)?;
+    // The file is empty now.
+    let name = path.file_name().unwrap_or_default().display();
+    step::around(format_args!("writing {name}"), || file.write_all(content))?;
     Ok(true)
 }
 

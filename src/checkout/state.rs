@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Options, Stamp, gitdir};
 use crate::error::{Kind, OrFail, Result};
+use crate::step;
 
 /// Changes when an older state must not be trusted.
 const FORMAT: u32 = 1;
@@ -67,7 +68,7 @@ impl State {
 
     /// Says that the work tree is being changed.
     pub fn remove(git_dir: &Path) -> Result<()> {
-        match std::fs::remove_file(path(git_dir)) {
+        match step::around("removing the state", || std::fs::remove_file(path(git_dir))) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).or_fail(Kind::Git, || "cannot remove the state of the last checkout")
             }

@@ -10,6 +10,7 @@ use clap::ArgMatches;
 use crate::cli::problem::Problem;
 use crate::error::{Error, Kind, Result};
 use crate::host::device::SYSFS_VARIABLE;
+use crate::step;
 
 /// What every variable of ours begins with.
 pub const PREFIX: &str = "EBS_BAKE_";
@@ -103,8 +104,8 @@ impl Layer {
         if let Some(name) = environment.unreadable.first() {
             return Err(Error::new(Kind::Usage, format!("{name} is not UTF-8")));
         }
-        let ours =
-            environment.variables.iter().filter(|(name, _)| name.starts_with(PREFIX) && !NO_OPTIONS.contains(&name.as_str()));
+        let is_option = |name: &str| name.starts_with(PREFIX) && ![&NO_OPTIONS, step::VARIABLES].concat().contains(&name);
+        let ours = environment.variables.iter().filter(|(name, _)| is_option(name));
         let entries = ours.map(|(name, value)| {
             let key = name[PREFIX.len()..].to_ascii_lowercase().replace('_', "-");
             Entry { origin: Origin::Variable(name.clone()), key, value: value.clone() }

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::step;
 
 mod output;
 mod shell;
@@ -175,8 +176,10 @@ fn supervise(
 ) -> io::Result<Option<ExitStatus>> {
     let (mut reader, writer) = io::pipe()?;
     output::set_nonblocking(&reader)?;
-    let mut group = Group::start(command, writer)?;
+    let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut group = step::around(format_args!("starting {name}"), || Group::start(command, writer))?;
     started(group.child.id())?;
+    step::before(format_args!("the end of {name}"));
     let mut asked_to_end: Option<Instant> = None;
     let mut open = true;
     while !group.has_ended()? {
@@ -197,6 +200,7 @@ fn supervise(
         }
     }
     let status = group.end()?;
+    step::after(format_args!("the end of {name}"));
     let deadline = Instant::now() + AFTERMATH;
     while open && Instant::now() < deadline {
         open = drain(&mut reader, sink, TICK)?;

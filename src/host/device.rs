@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::step;
 
 mod ebs;
 pub(crate) mod loopback;
@@ -218,7 +219,8 @@ impl Device {
     fn private_node_in(&self, parent: &Path) -> io::Result<Node> {
         let directory = tempfile::Builder::new().prefix("ebs-bake-").tempdir_in(parent)?;
         let path = directory.path().join(self.name.replace('!', "_"));
-        mknod(&path, SFlag::S_IFBLK, Mode::S_IRUSR | Mode::S_IWUSR, self.number())?;
+        let make = || mknod(&path, SFlag::S_IFBLK, Mode::S_IRUSR | Mode::S_IWUSR, self.number());
+        step::around("making a device node", make)?;
         let node = Node { path, number: self.number(), _private: Some(directory) };
         node.open_as(OpenOptions::new().read(true))?;
         Ok(node)

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::step;
 
 use super::command::Program;
 use super::device::Device;
@@ -178,7 +179,8 @@ fn grow_mounted(path: &Path, blocks: u64) -> Result<Growth> {
     let failed = || format!("cannot grow the filesystem at {}", path.display());
     let root = File::open(path).or_fail(Kind::Device, failed)?;
     // SAFETY: the kernel reads one u64 there.
-    match unsafe { ext4_resize_fs(root.as_raw_fd(), &raw const blocks) } {
+    let grow = || unsafe { ext4_resize_fs(root.as_raw_fd(), &raw const blocks) };
+    match step::around("growing the mounted filesystem", grow) {
         Ok(_) => Ok(Growth::Grown),
         Err(Errno::EPERM) => Ok(Growth::NeedsUnmount),
         // Outside of what this kernel grows while mounted.

@@ -15,6 +15,7 @@ use sys_mount::{Mount, MountFlags, Unmount, UnmountFlags};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::step;
 
 use super::capabilities::MAY_MOUNT;
 use super::device::{Device, Node};
@@ -52,7 +53,8 @@ impl DeviceLock {
         let mut pause = FIRST_PAUSE;
         loop {
             cancel.check()?;
-            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            let lock = || Flock::lock(file, FlockArg::LockExclusiveNonblock);
+            file = match step::around("locking the device", lock) {
                 Ok(file) => return Ok(DeviceLock { _file: file }),
                 Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
                 Err((_, errno)) => {
@@ -139,11 +141,12 @@ fn devtmpfs_name(device: &Device) -> String {
 /// Containers have a tmpfs at `/dev`. An open file keeps the devtmpfs alive, so that its mount can go at once.
 fn on_private_devtmpfs<T>(work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let directory = tempfile::Builder::new().prefix("ebs-bake-dev-").tempdir()?;
+    step::before("mounting a devtmpfs");
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     let mount = Mount::builder().fstype("devtmpfs").flags(flags).mount("devtmpfs", directory.path())?;
     let done = work(directory.path());
     // Lazily: this is no volume, and a file in it may be open.
-    mount.unmount(UnmountFlags::DETACH)?;
+    step::around("unmounting a devtmpfs", || mount.unmount(UnmountFlags::DETACH))?;
     done
 }
 
@@ -157,7 +160,8 @@ pub struct Exclusive {
 impl Exclusive {
     /// Claims the device, or fails with an error of kind `Device` that says who uses it, as far as that can be seen.
     pub fn open(device: &Device) -> Result<Self> {
-        match device.node()?.open_exclusively() {
+        let node = device.node()?;
+        match step::around("claiming the device", || node.open_exclusively()) {
             Ok(file) => Ok(Exclusive { _file: file }),
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Err(in_use(device)),
             Err(error) => Err(Error::new(Kind::Device, format!("cannot open {}", device.name)).because(error)),

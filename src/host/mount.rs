@@ -11,6 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use sys_mount::{MountFlags, UnmountFlags};
 
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::step;
 
 use super::capabilities::MAY_MOUNT;
 use super::device::{Device, Node};
@@ -114,7 +115,8 @@ impl MountPoint {
     }
 
     fn create(&mut self, directory: &Path) -> Result<()> {
-        match DirBuilder::new().mode(0o755).create(directory) {
+        let make = || DirBuilder::new().mode(0o755).create(directory);
+        match step::around("making the mount point", make) {
             Ok(()) => self.created.push(directory.to_owned()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => {
@@ -161,7 +163,7 @@ impl Drop for MountPoint {
     fn drop(&mut self) {
         for directory in self.created.iter().rev() {
             // Never more than an empty directory: were the volume still mounted there, its files would be lost.
-            if fs::remove_dir(directory).is_err() {
+            if step::around("removing the mount point", || fs::remove_dir(directory)).is_err() {
                 return;
             }
         }
@@ -193,7 +195,8 @@ fn data(fstype: &str, options: Options) -> &'static [&'static str] {
 fn mount_first(node: &Node, at: &Path, fstype: &str, flags: MountFlags, data: &[&str]) -> io::Result<()> {
     let mut outcome = Err(io::ErrorKind::InvalidInput.into());
     for data in data {
-        outcome = sys_mount::Mount::builder().fstype(fstype).flags(flags).data(data).mount(node.path(), at).map(drop);
+        let mount = || sys_mount::Mount::builder().fstype(fstype).flags(flags).data(data).mount(node.path(), at).map(drop);
+        outcome = step::around("mounting", mount);
         if !outcome.as_ref().is_err_and(|error: &io::Error| error.raw_os_error() == Some(libc::EINVAL)) {
             break;
         }
@@ -242,7 +245,8 @@ impl Mount {
     /// be snapshotted. The directories that were made for the mount are removed.
     pub fn unmount(mut self) -> Result<()> {
         let path = self.path().to_owned();
-        let synced = sync(&path).or_fail(Kind::Device, || format!("cannot write everything to the volume at {}", path.display()));
+        let synced = step::around("syncing", || sync(&path));
+        let synced = synced.or_fail(Kind::Device, || format!("cannot write everything to the volume at {}", path.display()));
         let unmounted = self.at.take().map_or(Ok(()), release);
         synced.and(unmounted)
     }
@@ -283,7 +287,7 @@ fn release(at: MountPoint) -> Result<()> {
     let filesystem = fs::metadata(at.path()).map(|it| it.dev()).ok();
     let began = Instant::now();
     let error = loop {
-        match sys_mount::unmount(at.path(), UnmountFlags::empty()) {
+        match step::around("unmounting", || sys_mount::unmount(at.path(), UnmountFlags::empty())) {
             Ok(()) => return Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && began.elapsed() < BUSY_PATIENCE => {
                 thread::sleep(BUSY_PAUSE);

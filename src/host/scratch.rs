@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Kind, OrFail, Result};
+use crate::step;
 
 /// What the names begin with; 16 hexadecimal digits follow. Nobody else's directory has such a name.
 const PREFIX: &str = "ebs-bake-scratch-";
@@ -45,7 +46,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = step::around("removing a scratch directory", || fs::remove_dir_all(&self.path));
     }
 }
 
@@ -60,7 +61,7 @@ pub fn unused_path() -> PathBuf {
 /// Those of mkdir(2), open(2) and flock(2).
 pub fn create(path: &Path) -> io::Result<Flock<File>> {
     loop {
-        DirBuilder::new().mode(0o700).create(path)?;
+        step::around("making a scratch directory", || DirBuilder::new().mode(0o700).create(path))?;
         // Between the two calls somebody may sweep it.
         match hold(path) {
             Ok(lock) if lock.metadata()?.nlink() > 0 => return Ok(lock),

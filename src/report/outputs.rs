@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{PhaseRecord, escape, summary};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::RolledOut;
+use crate::step;
 use crate::storage::{SnapshotId, VolumeId};
 
 #[cfg(test)]
@@ -177,7 +178,7 @@ impl Outputs {
     /// Writes all files. All are tried; the first failure is returned.
     pub fn write(&self, files: &OutputFiles) -> Result<()> {
         let write = |path: &Option<PathBuf>, name: &str, write: &dyn Fn(&Path) -> io::Result<()>| match path {
-            Some(path) => write(path).map_err(|cause| {
+            Some(path) => step::around(format_args!("writing {name}"), || write(path)).map_err(|cause| {
                 let message = format!("snapshot {} is good, but {name} {} cannot be written", self.snapshot_id, path.display());
                 Error::new(Kind::Cleanup, message).because(cause)
             }),
@@ -242,7 +243,7 @@ fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
 
 fn persist(mut file: tempfile::NamedTempFile, path: &Path, content: &str) -> io::Result<()> {
     file.write_all(content.as_bytes())?;
-    file.persist(path)?;
+    step::around("replacing an output file", || file.persist(path))?;
     Ok(())
 }
 

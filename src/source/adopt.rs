@@ -9,6 +9,7 @@ use git2::Repository;
 
 use super::baked::{set_shallow, shallow};
 use crate::error::{Kind, OrFail, Result};
+use crate::step;
 
 /// Copies the packs of one repository into another, and where its history is cut. What is there already stays.
 ///
@@ -34,7 +35,8 @@ fn copy_packs(from: &Path, into: &Path) -> io::Result<()> {
             if place.exists() {
                 continue;
             }
-            fs::copy(&path, &aside).and_then(|_| fs::rename(&aside, &place)).inspect_err(|_| {
+            let adopt = || fs::copy(&path, &aside).and_then(|_| fs::rename(&aside, &place));
+            step::around(format_args!("adopting a file .{extension}"), adopt).inspect_err(|_| {
                 let _ = fs::remove_file(&aside);
             })?;
         }

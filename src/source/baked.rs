@@ -10,6 +10,7 @@ use git2::{ObjectType, Oid, Repository};
 use super::libgit::git_error;
 use super::refs::parse_oid;
 use crate::error::{Kind, OrFail, Result};
+use crate::step;
 
 /// Points to the last commit whose objects are all there. Negotiation offers it to the git host, so it must never lie.
 pub const BAKED: &str = "refs/ebs-bake/baked";
@@ -18,8 +19,7 @@ pub const BAKED: &str = "refs/ebs-bake/baked";
 /// `commit`: history that is reachable from nothing any more is then forgotten in `.git/shallow` too.
 pub fn keep(repository: &Repository, commit: Oid) -> Result<()> {
     if kept(repository) != Some(commit) {
-        repository
-            .reference(BAKED, commit, true, "ebs-bake")
+        step::around("noting what was baked", || repository.reference(BAKED, commit, true, "ebs-bake").map(drop))
             .map_err(git_error(format!("cannot record in {} what was baked", repository.path().display())))?;
     }
     forget_unreachable_cuts(repository)
@@ -73,7 +73,7 @@ pub(super) fn set_shallow(repository: &Repository, cuts: &BTreeSet<Oid>) -> Resu
     for cut in cuts {
         writeln!(file, "{cut}").or_fail(Kind::Git, failed)?;
     }
-    file.persist(&path).map(|_| ()).or_fail(Kind::Git, failed)
+    step::around("replacing the cuts", || file.persist(&path)).map(|_| ()).or_fail(Kind::Git, failed)
 }
 
 /// Cuts the history at `commit` if it has parents: with depth 1 they are not there.

@@ -17,6 +17,7 @@ use super::{Fetched, Resolved};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::report::{RunningPhase, Unit};
+use crate::step;
 
 /// A way to talk to `git-upload-pack`.
 pub(super) trait Connection: Send + Sync {
@@ -196,7 +197,7 @@ impl Fetch<'_> {
                 },
             }
         }
-        writer.commit().map_err(|error| self.bad_pack(error))?;
+        step::around("keeping the received pack", || writer.commit()).map_err(|error| self.bad_pack(error))?;
         drop(writer);
         let (objects, bytes) = counted.get();
         Ok(Fetched { objects, bytes })

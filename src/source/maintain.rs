@@ -14,6 +14,7 @@ use super::{pack_index, trees};
 use crate::cancel::Cancel;
 use crate::error::{Kind, OrFail, Result};
 use crate::report::Change;
+use crate::step;
 
 /// Every fetch leaves a pack; reading slows down with their number.
 const MOST_PACKS: usize = 32;
@@ -39,7 +40,7 @@ pub fn maintain(repository: &Repository, commit: Oid, cancel: &Cancel) -> Result
     // Everything is twice in the repository between these two steps, never less than once.
     let written = pack.write(cancel, |_| {})?;
     let keep: BTreeSet<&Path> = written.path.as_deref().into_iter().chain(plan.keep.as_deref()).collect();
-    store.remove_all_but(&keep)?;
+    step::around("removing superfluous packs", || store.remove_all_but(&keep))?;
     Ok(Change::Changed)
 }
 

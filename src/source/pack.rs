@@ -19,6 +19,7 @@ use super::pack_index::{self, Item};
 use super::packed::{self, Packs};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::step;
 
 /// Objects that one thread compresses before it hands them on.
 const BATCH: usize = 64;
@@ -294,8 +295,11 @@ impl Writer {
         let name = Oid::from_bytes(&hash).map_err(git_error("a hash has 20 bytes"))?;
         let path = self.directory.join(format!("pack-{name}"));
         // The pack before its index: who finds an index may rely on the pack.
+        step::before("keeping the pack");
         pack.persist(path.with_extension("pack")).or_fail(Kind::Git, &failed)?;
+        step::before("keeping its index");
         index.persist(path.with_extension("idx")).or_fail(Kind::Git, &failed)?;
+        step::after("keeping its index");
         let fetched = Fetched { objects, bytes: self.offset };
         Ok(Written { fetched, path: Some(path.with_extension("idx")) })
     }

@@ -20,6 +20,7 @@ use super::metadata::VolumeRecord;
 use crate::error::{Error, Kind, Result};
 use crate::host::device::Locator;
 use crate::report::Change;
+use crate::step;
 use crate::storage::{Attachment, VolumeId};
 
 /// How long `detach` waits for others that have the device open for a moment (udev, blkid). Less than the 7 s that a
@@ -77,7 +78,10 @@ fn hold(layout: &Layout, holds: &Holds, id: &VolumeId, len: u64, identity: Ident
     let shared = share(open_file(&path)?)?;
     let (change, device) = match loopdev::find(id, identity, &layout.staging())? {
         Some(device) => (Change::Unchanged, device),
-        None => (Change::Created, loopdev::attach(&image, &layout.staging())?),
+        None => {
+            let attach = || loopdev::attach(&image, &layout.staging());
+            (Change::Created, step::around("attaching a loop device", attach)?)
+        }
     };
     // A process that grew the image may have died before it told the device.
     device.resize(len)?;
@@ -147,8 +151,8 @@ fn release(
         }
     };
     // What the kernel caches for the device reaches the image before anybody can attach it anew.
-    let synced = exclusive.sync();
-    exclusive.clear()?;
+    let synced = step::around("syncing a loop device", || exclusive.sync());
+    step::around("clearing a loop device", || exclusive.clear())?;
     Ok(Some(synced))
 }
 
@@ -158,7 +162,7 @@ pub(super) fn persist(layout: &Layout, id: &VolumeId) -> Result<()> {
     let (_, _, identity) = existing(layout, id)?.usable()?;
     let failed = |error| attach_failed(id, error);
     match loopdev::find(id, identity, &layout.staging()).map_err(failed)? {
-        Some(device) => device.persist().map_err(failed),
+        Some(device) => step::around("keeping a loop device", || device.persist()).map_err(failed),
         None => Err(Error::new(Kind::Storage, format!("{id} is not attached"))),
     }
 }
@@ -174,7 +178,7 @@ pub(super) fn grow(layout: &Layout, id: &VolumeId, size_gib: u32, bytes: u64) ->
     }
     let grow = || {
         let image = open_file_writable(&layout.entry::<VolumeRecord>(id).join(BACKING_NAME))?;
-        image.set_len(bytes)?;
+        step::around("growing an image", || image.set_len(bytes))?;
         image.sync_all()?;
         loopdev::find(id, identity, &layout.staging())?.map_or(Ok(()), |device| device.resize(bytes))
     };

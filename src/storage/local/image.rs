@@ -11,6 +11,8 @@ use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 use tokio_util::sync::CancellationToken;
 
+use crate::step;
+
 /// The unit of `changed_blocks`: the granularity of EBS snapshots.
 pub(super) const BLOCK: u64 = 512 * 1024;
 /// A run of zeros of this many bytes, aligned, becomes a hole in a copy.
@@ -50,6 +52,7 @@ pub(super) fn reflink(source: &File, target: &File) -> io::Result<bool> {
 
 /// Makes `target`, an empty file, a copy of `source`: by sharing where possible. Fails once `stop` is cancelled.
 pub(super) fn copy(source: &File, target: &File, stop: &CancellationToken) -> io::Result<()> {
+    step::before("copying an image");
     if reflink(source, target)? {
         return Ok(());
     }
@@ -61,6 +64,7 @@ pub(super) fn copy(source: &File, target: &File, stop: &CancellationToken) -> io
 /// [`copy`], and how many blocks of [`BLOCK`] bytes differ from `base` (without one: from zeros).
 pub(super) fn copy_and_compare(source: &File, target: &File, base: Option<&File>, stop: &CancellationToken) -> io::Result<u64> {
     let len = source.metadata()?.len();
+    step::before("copying an image");
     let shared = reflink(source, target)?;
     if !shared {
         target.set_len(len)?;
@@ -104,6 +108,7 @@ impl Walk<'_> {
 
     /// Compares the pieces of one block, and writes them to the target; returns whether any differs from the base.
     fn visit(&self, block: &[Piece], (ours, theirs): &mut (Vec<u8>, Vec<u8>)) -> io::Result<bool> {
+        step::before("a block of an image");
         let mut differs = false;
         for Piece { bytes, in_source, in_base } in block {
             let size = (bytes.end - bytes.start) as usize;

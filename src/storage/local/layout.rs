@@ -12,6 +12,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::metadata::{FORMAT, Record, SnapshotRecord, VolumeRecord};
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::step;
 
 const FORMAT_FILE: &str = "format";
 const FORMAT_DRAFT: &str = "format.new";
@@ -111,9 +112,9 @@ impl Layout {
             let draft = self.dir.join(FORMAT_DRAFT);
             let _ = fs::remove_file(&draft);
             write_file(&draft, format!("ebs-bake local store {FORMAT}\n").as_bytes())?;
-            fs::rename(&draft, &format)?;
+            step::around("making the store", || fs::rename(&draft, &format))?;
         }
-        self.folders().iter().try_for_each(|folder| make_dir(folder))?;
+        step::around("making the folders", || self.folders().iter().try_for_each(|folder| make_dir(folder)))?;
         lock.sync_all()?;
         sync_dir(self.dir.parent().unwrap_or(&self.dir))
     }

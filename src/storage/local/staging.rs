@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{DirLock, Layout, create_file, make_dir, sync_dir, write_file};
 use crate::error::Result;
+use crate::step;
 
 /// A directory in which an entry is made. Dropped unpublished, it is removed; left behind by a killed process, it is
 /// known by its lock, which nobody holds, and removed by whoever makes the next one.
@@ -31,7 +32,7 @@ impl Staging {
     fn make(layout: &Layout) -> io::Result<Staging> {
         loop {
             let path = layout.staging().join(random_hex()?);
-            make_dir(&path)?;
+            step::around("making a staging directory", || make_dir(&path))?;
             match DirLock::try_of(&path) {
                 Ok(Some(lock)) => return Ok(Staging { path, _lock: lock, published: false }),
                 // Another process took it for stale before it was locked.
@@ -49,18 +50,18 @@ impl Staging {
 
     /// Makes an empty file in it.
     pub fn create(&self, name: &str) -> io::Result<File> {
-        create_file(&self.path.join(name))
+        step::around(format_args!("making {name}"), || create_file(&self.path.join(name)))
     }
 
     /// Makes a file with this content in it.
     pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        write_file(&self.path.join(name), content)
+        step::around(format_args!("writing {name}"), || write_file(&self.path.join(name), content))
     }
 
     /// Moves it, whose files are on disk, to its place, where nothing may be.
     pub fn publish(mut self, place: &Path) -> io::Result<()> {
         sync_dir(&self.path)?;
-        fs::rename(&self.path, place)?;
+        step::around("publishing an entry", || fs::rename(&self.path, place))?;
         self.published = true;
         sync_dir(place.parent().unwrap_or(place))
     }
@@ -79,12 +80,12 @@ impl Drop for Staging {
 /// Removes an entry: out of its place at once, from the disk afterwards.
 pub(super) fn discard(layout: &Layout, place: &Path) -> io::Result<()> {
     let grave = layout.staging().join(random_hex()?);
-    match fs::rename(place, &grave) {
+    match step::around("moving an entry away", || fs::rename(place, &grave)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result?,
     }
     sync_dir(place.parent().unwrap_or(place))?;
-    remove(&grave)
+    step::around("removing an entry", || remove(&grave))
 }
 
 /// The staging directories whose makers are dead.

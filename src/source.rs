@@ -126,6 +126,8 @@ impl Source {
     pub fn fetch(&self, resolved: &Resolved, into: &Repository, phase: &RunningPhase) -> Result<Fetched> {
         let known = kept(into);
         if fetch::is_complete(into, resolved.commit, known) {
+            // Perhaps nobody noted that its history is not there: a run was killed before, or went on to another commit.
+            baked::cut_at(into, resolved.commit)?;
             return Ok(Fetched::default());
         }
         match &self.place {

@@ -146,7 +146,8 @@ impl Compressor<'_> {
     /// Takes the compressed bytes as they are: most objects of a fresh clone. They are checked all the same.
     fn copy(&mut self, id: Oid, entry: &packed::Entry<'_>) -> Result<Entry> {
         let read = entry.read(&mut self.inflate, &mut self.content).or_fail(Kind::Git, || format!("cannot read object {id}"))?;
-        let Some(bytes) = read else { return Err(damaged(id)) };
+        // libgit2 may know better; if not, it says so.
+        let Some(bytes) = read else { return self.compress(id) };
         check_hash(id, hasher(entry.kind, entry.size).chain_update(&self.content))?;
         let crc = crc32fast::hash(&bytes);
         Ok(Entry::Compressed { id, bytes, crc })

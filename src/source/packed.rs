@@ -60,10 +60,10 @@ impl Packs {
 
 impl Entry<'_> {
     /// Reads the entry as it stands in the pack (type, size and compressed bytes) and appends its content to `content`.
-    /// `None` if it does not decompress to its size.
+    /// `None` if it does not decompress to its size, or takes more bytes than anybody would write.
     pub fn read(&self, inflate: &mut flate2::Decompress, content: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
-        // What zlib takes for data that does not compress at all.
-        let most = self.header + self.size + self.size / 1000 + 64;
+        // What data takes that does not compress at all: zlib-ng's fastest level has nine bits for a byte.
+        let most = self.header + self.size + self.size / 8 + 64;
         let mut bytes = vec![0; most];
         let mut count = 0;
         while count < most {
@@ -130,5 +130,23 @@ mod tests {
         }
         assert_eq!(parse_header(&[0x60, 0, 0]), None, "a delta");
         assert_eq!(parse_header(&[0xbf; 20]), None, "a size without end");
+    }
+
+    #[test]
+    fn what_does_not_compress_is_read_at_every_level_that_it_was_written_with() {
+        let directory = tempfile::tempdir().unwrap();
+        let repository = git2::Repository::init_bare(directory.path().join("git")).unwrap();
+        let mut noise = vec![0; 100_000];
+        getrandom::fill(&mut noise).unwrap();
+        let id = repository.blob(&noise).unwrap();
+        for level in [super::super::pack::FAST, 6] {
+            let packs = directory.path().join(level.to_string());
+            let new = super::super::pack::NewPack { source: repository.path(), directory: &packs, objects: &[id], level };
+            new.write(&crate::cancel::Cancel::new(), |_| {}).unwrap();
+            let packs = Packs::open(&packs);
+            let mut content = Vec::new();
+            let read = packs.whole(id).unwrap().unwrap().read(&mut flate2::Decompress::new(true), &mut content).unwrap();
+            assert!(read.is_some() && content == noise, "level {level}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use sys_mount::{Mount, MountFlags, Unmount, UnmountFlags};
+use sys_mount::{Mount, MountFlags};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, OrFail, Result};
@@ -19,6 +19,7 @@ use crate::step;
 
 use super::capabilities::MAY_MOUNT;
 use super::device::{Device, Node};
+use super::mount::in_private_namespace;
 use super::{mountinfo, processes};
 
 /// The pause between two tries doubles from here …
@@ -106,7 +107,7 @@ pub fn probe_devtmpfs() -> Result<&'static str> {
     if is_devtmpfs(&mounts) {
         return Ok("/dev is one");
     }
-    on_private_devtmpfs(|_| Ok(())).or_fail(Kind::Device, failed).map_err(|error| error.hint(MAY_MOUNT))?;
+    on_private_devtmpfs(|_| ()).or_fail(Kind::Device, failed).map_err(|error| error.hint(MAY_MOUNT))?;
     Ok("one can be mounted")
 }
 
@@ -120,7 +121,10 @@ fn open_shared_node(device: &Device) -> Result<File> {
     let mounts = mountinfo::of_this_thread().or_fail(Kind::Device, failed)?;
     let opened = match is_devtmpfs(&mounts) {
         true => Ok(open_in(Path::new("/dev"), device)),
-        false => on_private_devtmpfs(|directory| Ok(open_in(directory, device))),
+        false => {
+            let device = device.clone();
+            on_private_devtmpfs(move |directory| open_in(directory, &device))
+        }
     };
     let file = opened.or_fail(Kind::Device, failed).map_err(|error| error.hint(MAY_MOUNT))?;
     file.or_fail(Kind::Device, failed).map_err(|error| error.hint(device.may_open()))
@@ -138,16 +142,17 @@ fn devtmpfs_name(device: &Device) -> String {
     name.map_or_else(|| device.name.replace('!', "/"), str::to_owned)
 }
 
-/// Containers have a tmpfs at `/dev`. An open file keeps the devtmpfs alive, so that its mount can go at once.
-fn on_private_devtmpfs<T>(work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let directory = tempfile::Builder::new().prefix("ebs-bake-dev-").tempdir()?;
-    step::before("mounting a devtmpfs");
-    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    let mount = Mount::builder().fstype("devtmpfs").flags(flags).mount("devtmpfs", directory.path())?;
-    let done = work(directory.path());
-    // Lazily: this is no volume, and a file in it may be open.
-    step::around("unmounting a devtmpfs", || mount.unmount(UnmountFlags::DETACH))?;
-    done
+/// Containers have a tmpfs at `/dev`. Mounted on a directory that is there, in a mount namespace that ends with this call, a
+/// devtmpfs leaves nothing behind, whenever the process is killed; an open file keeps it alive.
+fn on_private_devtmpfs<T: Send + 'static>(work: impl FnOnce(&Path) -> T + Send + 'static) -> Result<T> {
+    in_private_namespace(|| {
+        let directory = std::env::temp_dir();
+        let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+        let mount = || Mount::builder().fstype("devtmpfs").flags(flags).mount("devtmpfs", &directory);
+        let mounted = step::around("mounting a devtmpfs", mount);
+        mounted.or_fail(Kind::Device, || format!("cannot mount a devtmpfs on {}", directory.display()))?;
+        Ok(work(&directory))
+    })
 }
 
 /// A claim on the whole device (`open(2)` with `O_EXCL`): while it is held nothing can mount the device in any namespace,

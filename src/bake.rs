@@ -10,7 +10,7 @@ use crate::config;
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::host::device::SysFs;
 use crate::host::filesystem;
-use crate::host::{capabilities, command};
+use crate::host::{capabilities, command, scratch};
 use crate::key::{Content, Key, tag};
 use crate::publish;
 use crate::report::{Change, Phase, Report, RunningPhase, Unit};
@@ -180,6 +180,8 @@ type Made = (Snapshot, bool, Option<Error>);
 
 async fn bake_anew(cx: &Context, target: &Arc<Target>) -> Result<Made> {
     require_host(cx).await?;
+    // What killed runs left in $TMPDIR, such as the objects that they had fetched.
+    scratch::sweep();
     let mut rented = Rented::default();
     let made = bake_on_volume(cx, target, &mut rented).await;
     let (made, released) = match made {
@@ -274,11 +276,16 @@ async fn take_snapshot(cx: &Context, target: &Target, rented: &Rented, passed: &
         description: format!("{} of {}", short(&target.resolved), target.repository()),
     };
     // Given up half-way, the store leaves no half of a snapshot; a whole one is found by its key in the next run.
-    let snapshot = tokio::select! {
+    let mut making = cx.store.create_snapshot(&new);
+    let made = tokio::select! {
         biased;
-        made = cx.store.create_snapshot(&new) => made?,
-        () = cx.cancel.cancelled() => return Err(cx.cancel.error()),
+        made = &mut making => made,
+        // Until the outcome is known the device is held: what another run writes must not be in the snapshot.
+        () = cx.cancel.cancelled() => {
+            tokio::time::timeout(cx.store.outcome_patience(), making).await.unwrap_or_else(|_| Err(cx.cancel.error()))
+        }
     };
+    let snapshot = made?;
     // A device that was another one meanwhile means that something else than our checkout may have been captured.
     if let Err(error) = rented.verify(cx) {
         reject(cx, &snapshot).await;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ebs_bake::cancel::Cancel;
 use ebs_bake::cli::{self, Command, Context};
@@ -12,6 +13,9 @@ use ebs_bake::fleet::user_data;
 use ebs_bake::report::Report;
 use ebs_bake::report::console::Console;
 use ebs_bake::{commands, host, step};
+
+/// How long threads whose work is not wanted any more have: a file of many GiB is removed in that time.
+const CLEARING: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     host::names::use_own_sources();
@@ -39,8 +43,8 @@ fn run(command: Command, console: &Arc<Console>) -> Result<()> {
         commands::signals::watch(&cancel)?;
         dispatch(command, console, &cancel).await
     });
-    // A thread that still waits for a silent network must not keep the process.
-    runtime.shutdown_background();
+    // What was given up clears away after itself, but a thread that still waits for a silent network must not keep the process.
+    runtime.shutdown_timeout(CLEARING);
     finished
 }
 

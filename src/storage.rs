@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -277,6 +278,11 @@ pub trait BlockStorage: Send + Sync {
 
     /// Takes a snapshot of a volume that nobody writes to. Returns as soon as the content is fixed; the state may be pending.
     async fn create_snapshot(&self, new: &NewSnapshot) -> Result<Snapshot>;
+
+    /// How long a run that is told to stop waits for `create_snapshot` all the same. Zero where dropping it ends it at once.
+    fn outcome_patience(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Deletes a snapshot. One that is not there is no error.
     async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()>;

@@ -4,6 +4,8 @@
 //! call without an answer may have been carried out. What is settled by looking, is; nothing is taken from anybody by force.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_ec2::{Client, types};
@@ -38,6 +40,9 @@ mod sweep;
 /// Results on one page: the most that DescribeVolumes takes.
 const PAGE: i32 = 500;
 
+/// EC2 answers within a second or two, and a cancelled run has less than seven.
+const OUTCOME: Duration = Duration::from_secs(4);
+
 /// Volumes of this availability zone and snapshots of this account and region.
 ///
 /// A query without an ID and without tags is about what ebs-bake made.
@@ -53,6 +58,8 @@ struct Inner {
     sysfs: SysFs,
     report: Report,
     cancel: Cancel,
+    /// A volume was deleted by us.
+    deleted: AtomicBool,
 }
 
 impl Ec2Store {
@@ -61,7 +68,7 @@ impl Ec2Store {
         let stated = Stated { instance_id: settings.instance_id.clone(), availability_zone: settings.availability_zone.clone() };
         let identity = Identity::new(stated, direct_http_client());
         let api = Arc::new(Api::new(settings.region.clone()));
-        Ec2Store { inner: Arc::new(Inner { settings, api, identity, sysfs, report, cancel }) }
+        Ec2Store { inner: Arc::new(Inner { settings, api, identity, sysfs, report, cancel, deleted: AtomicBool::new(false) }) }
     }
 
     /// The APIs of the store's region, with its credentials, for what else is done with snapshots.
@@ -138,6 +145,10 @@ impl BlockStorage for Ec2Store {
         self.inner.create_snapshot(new).await
     }
 
+    fn outcome_patience(&self) -> Duration {
+        OUTCOME
+    }
+
     async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
         let send = |ec2: &Client| ec2.delete_snapshot().snapshot_id(id.as_str()).send();
         gone(self.inner.api.call(Action::DeleteSnapshot, send).await.map(drop), format!("delete snapshot {id}"))
@@ -194,7 +205,9 @@ impl Inner {
 
     async fn delete_volume(&self, id: &VolumeId) -> Result<()> {
         let send = |ec2: &Client| ec2.delete_volume().volume_id(id.as_str()).send();
-        gone(self.api.call(Action::DeleteVolume, send).await.map(drop), format!("delete volume {id}"))
+        gone(self.api.call(Action::DeleteVolume, send).await.map(drop), format!("delete volume {id}"))?;
+        self.deleted.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// In our words; who we are is asked only if one of them is attached.

@@ -1,5 +1,6 @@
 //! Making a volume: once, even when several runs want it at the same time.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aws_sdk_ec2::Client;
@@ -82,7 +83,9 @@ impl Inner {
             let found = self.describe_volumes(&query).await?;
             Ok(found.first().and_then(|volume| volume.volume_id()).map(str::to_owned))
         };
-        let found = wait::until(Pace::VOLUME, VISIBLE, &self.cancel, look).await?;
+        // If we deleted a volume, it was the one that the token was used for: none will show up.
+        let patience = if self.deleted.load(Ordering::Relaxed) { Duration::ZERO } else { VISIBLE };
+        let found = wait::until(Pace::VOLUME, patience, &self.cancel, look).await?;
         found.map(|id| id.parse()).transpose()
     }
 

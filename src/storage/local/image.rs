@@ -87,7 +87,7 @@ impl Walk<'_> {
             let mut changed = 0;
             while let Some(block) = next() {
                 if failed.is_cancelled() {
-                    return Err(io::Error::new(io::ErrorKind::Interrupted, "the copy was cancelled"));
+                    return Err(cancelled());
                 }
                 changed += u64::from(self.visit(block, &mut buffers).inspect_err(|_| failed.cancel())?);
             }
@@ -101,6 +101,8 @@ impl Walk<'_> {
             let is_cause = |r: &io::Result<u64>| r.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::Interrupted);
             match results.iter().position(is_cause) {
                 Some(cause) => results.into_iter().nth(cause).unwrap_or(Ok(0)),
+                // Whoever stops waiting gives the volume back: what was read last may be another run's.
+                None if stop.is_cancelled() => Err(cancelled()),
                 None => results.into_iter().sum(),
             }
         })
@@ -133,6 +135,10 @@ impl Walk<'_> {
         }
         Ok(differs)
     }
+}
+
+fn cancelled() -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, "the copy was cancelled")
 }
 
 fn panicked() -> io::Error {

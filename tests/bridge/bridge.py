@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlencode
 
 import protocol
@@ -27,6 +27,7 @@ from control import Control
 from faults import Faults, raise_error
 from fleet import Fleet
 from protocol import Answer, Ec2Error, Request
+from server import Server
 from templates import Templates
 from upstream import VERSIONS, Upstream
 from world import World
@@ -123,12 +124,6 @@ class Bridge:
         answer = self._carry_out(request, {})
         self.world.settle(force=True)
         return answer
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # Clients that come at once wait rather than being refused.
-    request_queue_size = 128
 
 
 class Handler(BaseHTTPRequestHandler):

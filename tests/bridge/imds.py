@@ -7,9 +7,10 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-v2-how-it-
 import json
 import secrets
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from looks import ACCOUNT
+from server import Server
 from states import SpecError
 
 MOST_SECONDS = 21600
@@ -40,8 +41,7 @@ class Metadata:
 
     def _listen(self):
         handler = type("Handler", (_Handler,), {"metadata": self})
-        self._server = ThreadingHTTPServer(self._address, handler)
-        self._server.daemon_threads = True
+        self._server = Server(self._address, handler)
         self._address = self._server.server_address
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

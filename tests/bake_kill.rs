@@ -1,4 +1,4 @@
-//! Being killed, being told to stop, and several at once.
+//! Being told to stop while the user's command runs, and several at once.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "support/bake.rs"]
@@ -11,7 +11,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use bake::{Host, PHASES, Run};
+use bake::Host;
 use git_cli::Scratch;
 use support::needs_root;
 
@@ -24,93 +24,24 @@ fn start() -> (Host, Scratch, String) {
     (host, scratch, commit)
 }
 
-fn run(host: &Host, scratch: &Scratch) -> Run {
-    host.bake(scratch.path("up")).args(["--after-checkout", "echo built > built"])
-}
-
-/// After whatever happened: one good snapshot of the commit, one volume, and nothing else.
-#[track_caller]
-fn assert_repaired(host: &Host, scratch: &Scratch, when: &str) {
-    host.wait_for_devices();
-    let baked = run(host, scratch).baked();
-    assert_eq!(host.program("cleanup").ended().code, 0, "{when}");
-    // What the killed run made for its mount is nobody's now: one or two empty directories.
-    for directory in ["code/chef", "code"] {
-        let _ = std::fs::remove_dir(host.path(directory));
-    }
-    host.assert_nothing_left(1);
-    let with_key = host.snapshots().iter().filter(|it| it["key"] == baked.result["key"]).count();
-    assert_eq!(with_key, 1, "{when}: snapshots of one commit");
-    host.restored(&baked.id, |root| {
-        assert_eq!(std::fs::read_to_string(root.join("built")).unwrap(), "built\n", "{when}");
-        let status = host.git(root, &["status", "--porcelain"]);
-        assert_eq!(status, "?? built", "{when}");
-    });
-}
-
 #[test]
-fn root_a_run_killed_at_any_event_is_repaired_by_the_next() {
+fn root_a_run_that_is_told_to_stop_ends_the_users_command() {
     if !needs_root() {
         return;
     }
     let (host, scratch, _) = start();
-    // The first time blank, then on a volume that is there.
-    for round in 0..2 {
-        for phase in PHASES {
-            for event in ["started", "finished"] {
-                if round == 1 {
-                    scratch.commit("up", &[("round", &format!("{phase} {event}\n"))]);
-                }
-                let mut killed = run(&host, &scratch).started();
-                killed.until(event, phase);
-                killed.signal(libc::SIGKILL);
-                killed.end();
-                if round == 1 || event == "finished" && phase == "snapshot" {
-                    assert_repaired(&host, &scratch, &format!("{event} {phase}, round {round}"));
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn root_a_run_killed_at_any_moment_is_repaired_by_the_next() {
-    if !needs_root() {
-        return;
-    }
-    let (host, scratch, _) = start();
-    for step in 0..24 {
-        scratch.commit("up", &[("step", &format!("{step}\n"))]);
-        let killed = run(&host, &scratch).started();
-        std::thread::sleep(Duration::from_millis(7 * step));
-        killed.signal(libc::SIGKILL);
-        killed.end();
-        assert_repaired(&host, &scratch, &format!("after {} ms", 7 * step));
-    }
-}
-
-#[test]
-fn root_a_run_that_is_told_to_stop_cleans_up() {
-    if !needs_root() {
-        return;
-    }
-    let (host, scratch, _) = start();
-    for (number, phase) in PHASES.into_iter().enumerate() {
-        let (signal, code) = [(libc::SIGINT, 130), (libc::SIGTERM, 143), (libc::SIGHUP, 129)][number % 3];
-        let mut stopped = host.bake(scratch.path("up")).args(["--after-checkout", "sleep 600"]).started();
-        assert!(stopped.until("started", phase), "{phase} never began");
+    for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143), (libc::SIGHUP, 129)] {
+        let script = "trap '' INT TERM HUP; echo begun; sleep 600";
+        let mut stopped = host.bake(scratch.path("up")).args(["--after-checkout", script]).started();
+        assert!(stopped.until_line(|line| line["line"] == "begun"));
         let began = Instant::now();
         stopped.signal(signal);
         let done = stopped.end();
-        assert!(began.elapsed() < PROMISED, "{phase}: {:?}", began.elapsed());
-        assert_eq!((done.code, done.stdout.as_str()), (code, ""), "{phase}: {done:?}");
-        assert_eq!(done.events("error").len(), 1, "{phase}: {done:?}");
+        assert!(began.elapsed() < PROMISED, "{:?}", began.elapsed());
+        assert_eq!((done.code, done.stdout.as_str()), (code, ""), "{done:?}");
+        assert_eq!(done.events("error").len(), 1, "{done:?}");
         host.assert_nothing_left(0);
-        if phase == "after-checkout" {
-            break;
-        }
     }
-    assert_repaired(&host, &scratch, "after all signals");
 }
 
 #[test]

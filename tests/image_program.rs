@@ -40,6 +40,19 @@ fn root_the_program_is_small_and_static() {
 }
 
 #[test]
+fn root_the_program_has_nothing_by_which_tests_kill_it() {
+    if !needs_root() {
+        return;
+    }
+    let mut command = Command::new(program());
+    command.args(["bake", "--repository", "/nowhere"]).env_clear().env("EBS_BAKE_TEST_SIGNAL_AT", "before phase resolve=SIGKILL");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(said.contains("EBS_BAKE_TEST_SIGNAL_AT: there is no such option"), "{said}");
+}
+
+#[test]
 fn root_the_program_needs_nothing_to_look_up_names_and_to_talk_tls() {
     if !needs_root() {
         return;

@@ -197,12 +197,7 @@ impl Host {
     /// Runs git in a directory whatever owner it has; what it said on both streams.
     #[track_caller]
     pub fn git(&self, directory: &Path, arguments: &[&str]) -> String {
-        let mut command = Command::new("git");
-        command.args(["-c", "safe.directory=*", "-c", "protocol.file.allow=always"]).args(arguments).current_dir(directory);
-        let output = hermetic(&mut command, &self.path("home")).env("GIT_OPTIONAL_LOCKS", "0").output().unwrap();
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim_end().to_owned();
-        assert!(output.status.success(), "git {arguments:?}: {said}");
-        said
+        git(&self.path("home"), directory, arguments)
     }
 
     /// Mounts the volume between two runs, as an administrator would, and lets the caller do something to it.
@@ -267,12 +262,7 @@ impl Run {
     pub fn baked(self) -> Baked {
         let done = self.ended();
         assert_eq!(done.code, 0, "{done:?}");
-        let id = done.stdout.strip_suffix('\n').unwrap_or_default().to_owned();
-        assert!(id.starts_with("snap-") && !id.contains(char::is_whitespace), "stdout is one line with the ID: {done:?}");
-        assert_eq!(done.events("error"), Vec::<Value>::new());
-        let result = done.events("result").pop().expect("a result is logged");
-        assert_eq!(result["snapshot-id"], id.as_str());
-        Baked { id, result, done }
+        Baked::of(done)
     }
 
     /// Runs it to its end, which must be this error: nothing on stdout, one error with a hint on stderr.
@@ -305,7 +295,7 @@ pub struct Done {
 }
 
 impl Done {
-    fn of(output: Output) -> Done {
+    pub fn of(output: Output) -> Done {
         use std::os::unix::process::ExitStatusExt;
         let code = output.status.code().or(output.status.signal().map(|signal| -signal)).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -349,6 +339,17 @@ pub struct Baked {
 }
 
 impl Baked {
+    /// What a run that ended well says: the ID on stdout.
+    #[track_caller]
+    pub fn of(done: Done) -> Baked {
+        let id = done.stdout.strip_suffix('\n').unwrap_or_default().to_owned();
+        assert!(id.starts_with("snap-") && !id.contains(char::is_whitespace), "stdout is one line with the ID: {done:?}");
+        assert_eq!(done.events("error"), Vec::<Value>::new());
+        let result = done.events("result").pop().expect("a result is logged");
+        assert_eq!(result["snapshot-id"], id.as_str());
+        Baked { id, result, done }
+    }
+
     pub fn reused(&self) -> bool {
         self.result["reused"] == true
     }
@@ -428,6 +429,17 @@ impl Drop for Running {
 fn hermetic<'a>(command: &'a mut Command, home: &Path) -> &'a mut Command {
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", home);
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").stdin(Stdio::null())
+}
+
+/// Runs git in a directory whatever owner it has; what it said on both streams.
+#[track_caller]
+pub fn git(home: &Path, directory: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.args(["-c", "safe.directory=*", "-c", "protocol.file.allow=always"]).args(arguments).current_dir(directory);
+    let output = hermetic(&mut command, home).env("GIT_OPTIONAL_LOCKS", "0").output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim_end().to_owned();
+    assert!(output.status.success(), "git {arguments:?}: {said}");
+    said
 }
 
 /// Runs a program that must succeed.

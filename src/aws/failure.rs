@@ -176,7 +176,16 @@ impl Failure {
             "InvalidInstanceID.NotFound" | "InvalidInstanceID.Malformed" => "see --instance-id and --region",
             "IncorrectInstanceState" => "the instance must be running: see --instance-id",
             "" if self.status.is_none() => "see whether this host reaches the AWS endpoint of the region",
-            _ => return None,
+            _ if self.action.service() == "autoscaling" => return None,
+            _ => match self.class() {
+                Class::Ambiguous => "AWS failed or its answer was lost: run again, which first looks at what was done",
+                Class::NotFound => "it is gone, or AWS does not show it yet: run again",
+                Class::Conflict | Class::TokenUsed => {
+                    "another call was faster, or AWS is not done with the one before: run again"
+                }
+                Class::Retry | Class::Limited => "run again later",
+                Class::Terminal => return None,
+            },
         })
     }
 

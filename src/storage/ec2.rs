@@ -24,6 +24,9 @@ use crate::host::identity::{Identity, Stated};
 use crate::host::lock::DeviceLock;
 use crate::key::tag;
 use crate::report::{Change, Report};
+use crate::wait::{Pace, Pauses};
+
+use convert::Standing;
 
 mod attach;
 mod convert;
@@ -37,6 +40,8 @@ mod presign;
 mod snapshot;
 mod sweep;
 
+/// How long EC2 may take a volume for one that is attached after it said itself that it was detached.
+const DELETE_PATIENCE: Duration = Duration::from_secs(30);
 /// Results on one page: the most that DescribeVolumes takes.
 const PAGE: i32 = 500;
 
@@ -203,11 +208,24 @@ impl Inner {
         Ok(self.describe_volumes(&VolumeQuery { id: Some(id.clone()), ..VolumeQuery::default() }).await?.pop())
     }
 
+    /// Is not cancelled: it gives back what was taken.
     async fn delete_volume(&self, id: &VolumeId) -> Result<()> {
         let send = |ec2: &Client| ec2.delete_volume().volume_id(id.as_str()).send();
-        gone(self.api.call(Action::DeleteVolume, send).await.map(drop), format!("delete volume {id}"))?;
-        self.deleted.store(true, Ordering::Relaxed);
-        Ok(())
+        let mut pauses = Pauses::new(Pace::VOLUME, DELETE_PATIENCE);
+        loop {
+            let answer = self.api.call(Action::DeleteVolume, send).await.map(drop);
+            // EC2 may not know yet that it was detached.
+            let is_in_use = matches!(&answer, Err(failure) if failure.class() == Class::Conflict);
+            if !is_in_use || !self.is_free(id).await? || !pauses.pause(&Cancel::new(), std::future::pending()).await? {
+                gone(answer, format!("delete volume {id}"))?;
+                self.deleted.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+    }
+
+    async fn is_free(&self, id: &VolumeId) -> Result<bool> {
+        Ok(self.describe_volume(id).await?.is_some_and(|volume| convert::standing(&volume, "") == Standing::Free))
     }
 
     /// In our words; who we are is asked only if one of them is attached.

@@ -258,6 +258,9 @@ class World:
     def settle(self, force=False):
         """Lets everything whose time has come go on; `force`: everything."""
         now = self.clock.now()
+        if force:
+            for record in [*self.volumes.values(), *self.snapshots.values()]:
+                record.hidden = None
         for volume in list(self.volumes.values()):
             for _ in volume.life.settle(now, force):
                 pass

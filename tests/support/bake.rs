@@ -164,13 +164,17 @@ impl Host {
     /// it has a git directory, git finds nothing to say about it.
     #[track_caller]
     pub fn assert_holds(&self, id: &str, repository: &Path, commit: &str) {
+        self.restored(id, |root| self.assert_is(root, repository, commit));
+    }
+
+    /// What is mounted there is what a clone holds.
+    #[track_caller]
+    pub fn assert_is(&self, root: &Path, repository: &Path, commit: &str) {
         let expected = self.clone_of(repository, commit);
-        self.restored(id, |root| {
-            assert_same(&tree_of(root), &tree_of(&expected));
-            if root.join(".git").exists() {
-                self.assert_git_is_content(root, commit);
-            }
-        });
+        assert_same(&tree_of(root), &tree_of(&expected));
+        if root.join(".git").exists() {
+            self.assert_git_is_content(root, commit);
+        }
         fs::remove_dir_all(expected).unwrap();
     }
 
@@ -202,13 +206,18 @@ impl Host {
 
     /// Mounts the volume between two runs, as an administrator would, and lets the caller do something to it.
     pub fn by_hand(&self, options: &str, change: impl FnOnce(&Path)) {
+        self.mounted(&self.volume(), options, change);
+        self.wait_for_devices();
+    }
+
+    /// Mounts an image and lets the caller look at it.
+    pub fn mounted(&self, image: &Path, options: &str, look: impl FnOnce(&Path)) {
         let point = self.path(SHARED).join("by-hand");
         fs::create_dir_all(&point).unwrap();
-        succeed(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(self.volume()).arg(&point));
-        change(&point);
+        succeed(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(image).arg(&point));
+        look(&point);
         succeed(Command::new("umount").arg(&point));
         fs::remove_dir(&point).unwrap();
-        self.wait_for_devices();
     }
 
     /// The kernel releases a loop device a moment after its last user went.

@@ -60,7 +60,8 @@ impl Cloud {
         Ended::of(self.baking(host, repository, more).output().unwrap())
     }
 
-    fn baking(&self, host: &Host, repository: &Path, more: &[&str]) -> Command {
+    /// A bake that is not run yet.
+    pub fn baking(&self, host: &Host, repository: &Path, more: &[&str]) -> Command {
         let mut command = self.program(host, &["bake", "--verbose", "--repository"]);
         command.arg(repository).arg("--mount-point").arg(self.path(&format!("mnt-{}", host.instance_id))).args(more);
         command

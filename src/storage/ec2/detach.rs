@@ -16,43 +16,62 @@ use crate::storage::VolumeId;
 use crate::storage::ec2::convert::Standing;
 use crate::wait::{Pace, Pauses};
 
+/// After EC2 took our call: how many looks may show the volume attached before it is made again.
+const STALE_LOOKS: u32 = 3;
 /// A detachment takes some seconds; one that takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 impl Inner {
     /// Is not cancelled: it gives back what was taken. The attachment belongs to the instance and not to this process, so
     /// that a volume that another run uses stays attached: that run, or the next, has found it so and leaves it so.
-    pub(super) async fn detach(&self, id: &VolumeId, lock: Option<DeviceLock>) -> Result<()> {
+    pub(super) async fn detach(&self, id: &VolumeId, mut lock: Option<DeviceLock>) -> Result<()> {
         let me = self.identity.instance_id().await?;
-        let locator = convert::locator(id, &self.settings.device);
-        let mut lock = match lock {
-            Some(lock) => Some(lock),
-            None => match self.lock_unused(id).await? {
-                Use::Unused(lock) => lock,
-                Use::InUse => {
-                    self.report.note(format!("volume {id} stays attached: another run uses it"));
-                    return Ok(());
-                }
-            },
-        };
-        if !self.call_detach(id, me).await? {
-            return Ok(());
-        }
         let mut pauses = Pauses::new(Pace::VOLUME, PATIENCE);
-        let mut watch = Watch::new(locator, false);
+        let mut watch = Watch::new(convert::locator(id, &self.settings.device), false);
         loop {
-            let early = self.changed(&mut watch);
+            let held = match lock.take() {
+                Some(lock) => Some(lock),
+                None => match self.lock_unused(id).await? {
+                    Use::Unused(lock) => lock,
+                    Use::InUse => {
+                        self.report.note(format!("volume {id} stays attached: another run uses it"));
+                        return Ok(());
+                    }
+                },
+            };
+            let taken = self.call_detach(id, me).await?;
+            if self.is_detached(id, me, held, taken, &mut pauses, &mut watch).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until the volume is detached; `false`: the call came to nothing, as looks that agree say. The lock is given up
+    /// before it is made again, for the device may be another run's by then.
+    async fn is_detached(
+        &self,
+        id: &VolumeId,
+        me: &str,
+        mut lock: Option<DeviceLock>,
+        taken: bool,
+        pauses: &mut Pauses,
+        watch: &mut Watch,
+    ) -> Result<bool> {
+        // What EC2 refused because there is nothing to detach is contradicted by the first look at an attachment.
+        let mut doubts = if taken { STALE_LOOKS } else { 0 };
+        loop {
+            let early = self.changed(watch);
             if !pauses.pause(&Cancel::new(), early).await? {
                 return Err(stuck(id, me));
             }
-            let standing = self.describe_volume(id).await?.map(|volume| convert::standing(&volume, me));
-            match standing {
-                // Not to be believed yet: EC2 has taken the call.
-                Some(Standing::Here { .. } | Standing::Attaching) => {}
+            match self.describe_volume(id).await?.map(|volume| convert::standing(&volume, me)) {
+                Some(Standing::Here { .. }) if doubts == 0 => return Ok(false),
+                Some(Standing::Here { .. }) => doubts -= 1,
+                Some(Standing::Attaching) => {}
                 // Whoever waits for the lock looks at the volume's state when it has it. Xen gives a disk back only when
                 // nobody has it open.
                 Some(Standing::Unsettled) => drop(lock.take()),
-                Some(Standing::Free | Standing::Broken(_) | Standing::Elsewhere { .. }) | None => return Ok(()),
+                Some(Standing::Free | Standing::Broken(_) | Standing::Elsewhere { .. }) | None => return Ok(true),
             }
         }
     }
@@ -60,8 +79,11 @@ impl Inner {
     /// Makes sure that no other run on this host uses the volume, and that it is not mounted.
     pub(super) async fn lock_unused(&self, id: &VolumeId) -> Result<Use> {
         let Some(volume) = self.describe_volume(id).await? else { return Ok(Use::Unused(None)) };
-        let Standing::Here { device } = convert::standing(&volume, self.identity.instance_id().await?) else {
-            return Ok(Use::Unused(None));
+        let device = match convert::standing(&volume, self.identity.instance_id().await?) {
+            Standing::Here { device } => device,
+            // The answer may be old: a device with the volume's serial number is there, whatever EC2 says. By its name alone,
+            // as Xen has it, it could be another volume by now.
+            _ => String::new(),
         };
         // A device that is not there, or that does not tell which volume it is, is one that no run has used.
         let Ok(Some(device)) = self.device(&convert::locator(id, &device)).await else { return Ok(Use::Unused(None)) };
@@ -77,15 +99,14 @@ impl Inner {
         .await
     }
 
-    /// Calls DetachVolume; whether there was something to detach.
+    /// Calls DetachVolume; whether EC2 took it. `false`: it says that there is nothing to detach, which a look has to confirm.
     async fn call_detach(&self, id: &VolumeId, me: &str) -> Result<bool> {
         let send = |ec2: &Client| ec2.detach_volume().volume_id(id.as_str()).instance_id(me).send();
         match self.api.call(Action::DetachVolume, send).await {
             Ok(_) => Ok(true),
             Err(failure) => match failure.class() {
-                Class::NotFound => Ok(false),
-                // Nothing to detach, or on its way: a look tells.
-                Class::Conflict | Class::Ambiguous => Ok(true),
+                Class::NotFound | Class::Conflict => Ok(false),
+                Class::Ambiguous => Ok(true),
                 _ => Err(failure.into_error(format!("detach volume {id} from {me}"))),
             },
         }

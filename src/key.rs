@@ -28,8 +28,10 @@ pub mod tag {
     pub const RUN_URL: &str = "ebs-bake:run-url";
     /// On snapshots: the version of the program.
     pub const VERSION: &str = "ebs-bake:version";
-    /// On volumes that ebs-bake created: `blank`, or the snapshot they were made from. Only such a volume is ever deleted.
+    /// On volumes that ebs-bake created: [`BLANK`], or the snapshot they were made from. Only such a volume is ever deleted.
     pub const ORIGIN: &str = "ebs-bake:origin";
+    /// The origin of a volume that was made of nothing.
+    pub const BLANK: &str = "blank";
     /// On volumes that `restore` made: the snapshot. Such a volume is never baked on.
     pub const RESTORED: &str = "ebs-bake:restored-from";
     /// On copies of snapshots: the region and the ID of what was copied.

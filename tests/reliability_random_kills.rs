@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use support::reliability::{record, rounds};
 use support::scenarios::{Scenario, assert_repaired, steps};
-use support::seeded::Random;
+use support::seeded::{below, random};
 use support::store::needs_root;
 use support::world::World;
 
@@ -31,12 +31,12 @@ fn kill_any_time(world: &World, scenarios: &[Scenario], kills: u64, seed: u64) -
     let mut table = String::new();
     for (number, scenario) in scenarios.iter().enumerate() {
         let seed = seed + number as u64;
-        let mut random = Random::new(seed);
+        let mut rng = random(seed);
         let (_, mut length) = steps(world, *scenario);
         let (mut killed, mut round) = (0, 0);
         while killed < kills {
             round += 1;
-            let moment = Duration::from_micros(random.below(length.as_micros() as u64 * 11 / 10));
+            let moment = Duration::from_micros(below(&mut rng, length.as_micros() as u64 * 11 / 10));
             let when = format!("{} {scenario:?}, seed {seed}, kill {round} after {moment:?} of {length:?}", world.store());
             match kill_and_repair(world, *scenario, round, moment, &when) {
                 None => killed += 1,

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use support::reliability::{is_soak, record, rounds};
 use support::scenarios::{Blow, Point, Scenario, assert_repaired, first_and_last, steps};
-use support::seeded::Random;
+use support::seeded::{below, random};
 use support::store::needs_root;
 use support::world::{At, World};
 
@@ -71,7 +71,7 @@ fn stop_and_repair(world: &World, blow: &Blow<'_>, code: i32, length: Duration, 
 }
 
 fn stop_everywhere(world: &World, scenarios: &[Scenario], seed: u64) -> String {
-    let mut random = Random::new(seed);
+    let mut rng = random(seed);
     let mut table = String::new();
     for scenario in scenarios {
         let (found, length) = steps(world, *scenario);
@@ -79,7 +79,7 @@ fn stop_everywhere(world: &World, scenarios: &[Scenario], seed: u64) -> String {
         let mut all: Vec<_> = points.iter().flat_map(|point| SIGNALS.map(|signal| (point, signal))).collect();
         let most = if world.cloud.is_some() { rounds(3, 40) } else { rounds(8, u64::MAX) };
         while all.len() as u64 > most {
-            all.swap_remove(random.below(all.len() as u64) as usize);
+            all.swap_remove(below(&mut rng, all.len() as u64) as usize);
         }
         let mut tally = Tally::default();
         for (round, (point, (signal, code))) in all.into_iter().enumerate() {

@@ -10,6 +10,7 @@ mod support {
     pub mod ec2;
     pub mod git_cli;
     pub mod reliability;
+    pub mod seeded;
     pub mod store;
     pub mod storm;
     pub mod tools;

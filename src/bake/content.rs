@@ -154,9 +154,13 @@ enum Prepared {
 fn prepare_filesystem(cx: &Context, target: &Target, site: &Site, staged: Option<&Staged>) -> Result<Prepared> {
     let phase = cx.report.phase(Phase::Filesystem);
     Exclusive::probe(&site.device)?;
-    let probe = filesystem::probe(&site.device.node()?.open(false)?, site.device.size_bytes)?;
+    let probe = filesystem::probe(&site.device.node()?.open(false)?, site.device.size_bytes).map_err(|error| {
+        Error::new(Kind::Device, format!("volume {} cannot be read", site.volume.id))
+            .because(error)
+            .hint("nothing was written to it: run again; if it stays so, delete it, and one is made from its last snapshot")
+    })?;
     let ready = |filesystem, repaired| Ok(Prepared::Ready { filesystem, repaired });
-    match decide::choose_filesystem(&probe, site.created_blank, &site.volume)? {
+    match decide::choose_filesystem(&probe, &site.volume)? {
         FilesystemChoice::Mount(kind) => {
             phase.done(Change::Unchanged, format!("{kind}, clean"));
             ready(kind, false)

@@ -105,21 +105,22 @@ pub enum FilesystemChoice {
     Remake(String),
 }
 
-/// Decides from what the device holds. Formats nothing but a volume that this very run created blank and that reads as
-/// blank everywhere: "nothing recognised" also happens to devices that are unreadable or hold something unknown.
+/// Decides from what the device holds. Formats nothing but a volume that ebs-bake made blank and that reads as blank
+/// everywhere: "nothing recognised" also happens to devices that are unreadable or hold something unknown. Which run made it
+/// does not matter: of several that want it, any may have its lock first.
 ///
 /// # Errors
 /// `Device` when the device holds what must not be overwritten.
-pub fn choose_filesystem(probe: &Probe, created_blank: bool, volume: &Volume) -> Result<FilesystemChoice> {
+pub fn choose_filesystem(probe: &Probe, volume: &Volume) -> Result<FilesystemChoice> {
     let refuse = |what: &str| {
         let message = format!("volume {} holds {what}; refusing to format it", volume.id);
         Err(Error::new(Kind::Device, message)
             .hint("use another --volume-name, or remove the ebs-bake:volume tag from that volume so that a new one is made"))
     };
     match probe {
-        Probe::Blank if created_blank => Ok(FilesystemChoice::Make),
-        Probe::Blank if made_by_us(volume) => Ok(FilesystemChoice::Remake("it was never formatted".into())),
-        Probe::Blank => refuse("no filesystem, but was not made by this run"),
+        Probe::Blank if volume.tags.get(tag::ORIGIN).is_some_and(|origin| origin == tag::BLANK) => Ok(FilesystemChoice::Make),
+        Probe::Blank if made_by_us(volume) => Ok(FilesystemChoice::Remake("nothing of its snapshot is on it".into())),
+        Probe::Blank => refuse("no filesystem, but was not made by ebs-bake"),
         Probe::Ext(superblock) if superblock.clean => Ok(FilesystemChoice::Mount("ext4")),
         Probe::Ext(_) => Ok(FilesystemChoice::Check),
         Probe::Mountable(kind) => Ok(FilesystemChoice::Mount(kind)),
@@ -221,11 +222,14 @@ mod tests {
         assert!(require_deletable(&choice(&ours)).is_ok() && require_deletable(&VolumeChoice::Blank).is_ok());
         assert_eq!(require_deletable(&choice(&theirs)).unwrap_err().kind(), Kind::Usage);
         for probe in [Probe::Blank, Probe::Unknown] {
-            assert!(matches!(choose_filesystem(&probe, false, &ours), Ok(FilesystemChoice::Remake(_))), "{probe:?}");
-            assert_eq!(choose_filesystem(&probe, false, &theirs).unwrap_err().kind(), Kind::Device, "{probe:?}");
+            assert!(matches!(choose_filesystem(&probe, &ours), Ok(FilesystemChoice::Remake(_))), "{probe:?}");
+            assert_eq!(choose_filesystem(&probe, &theirs).unwrap_err().kind(), Kind::Device, "{probe:?}");
         }
-        assert_eq!(choose_filesystem(&Probe::Blank, true, &ours).unwrap(), FilesystemChoice::Make);
-        assert!(choose_filesystem(&Probe::Foreign("a partition table"), true, &ours).is_err());
-        assert_eq!(choose_filesystem(&Probe::Mountable("xfs"), false, &theirs).unwrap(), FilesystemChoice::Mount("xfs"));
+        let mut blank = ours.clone();
+        blank.tags.insert(tag::ORIGIN.to_owned(), tag::BLANK.to_owned());
+        assert_eq!(choose_filesystem(&Probe::Blank, &blank).unwrap(), FilesystemChoice::Make);
+        assert!(matches!(choose_filesystem(&Probe::Unknown, &blank), Ok(FilesystemChoice::Remake(_))));
+        assert!(choose_filesystem(&Probe::Foreign("a partition table"), &blank).is_err());
+        assert_eq!(choose_filesystem(&Probe::Mountable("xfs"), &theirs).unwrap(), FilesystemChoice::Mount("xfs"));
     }
 }

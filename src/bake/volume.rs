@@ -8,7 +8,7 @@ use crate::config::{After, DEFAULT_VOLUME_SIZE_GIB};
 use crate::error::{Error, Kind, Result};
 use crate::host::device::{Device, Locator};
 use crate::host::lock::DeviceLock;
-use crate::key::tag;
+use crate::key::tag::{self, BLANK};
 use crate::report::{Change, Phase};
 use crate::storage::{Attachment, NewVolume, SnapshotId, SnapshotQuery, Tags, Volume, VolumeId, VolumeQuery};
 
@@ -47,7 +47,7 @@ pub(crate) fn named(name: &str) -> Tags {
 pub(crate) fn wanted(name: &str, size_gib: Option<u32>, source: Option<SnapshotId>, at_least: u32) -> NewVolume {
     let mut tags = named(name);
     tags.insert(tag::NAME.to_owned(), name.to_owned());
-    tags.insert(tag::ORIGIN.to_owned(), source.as_ref().map_or("blank".to_owned(), ToString::to_string));
+    tags.insert(tag::ORIGIN.to_owned(), source.as_ref().map_or(BLANK.to_owned(), ToString::to_string));
     let default = if source.is_some() { at_least } else { DEFAULT_VOLUME_SIZE_GIB };
     let size_gib = size_gib.unwrap_or(default);
     // Runs that start at the same time shall end up with one volume.
@@ -81,8 +81,6 @@ pub struct Site {
     pub device: Device,
     /// What the device is found by.
     pub locator: Locator,
-    /// This run created it blank: the one case in which it may be formatted.
-    pub created_blank: bool,
 }
 
 /// What a run has taken and must give back.
@@ -132,10 +130,10 @@ impl Rented {
         let phase = cx.report.phase(Phase::Attach);
         let volume = self.volume.as_ref().ok_or_else(no_volume)?;
         // Noted before it is done: a call that fails may have attached all the same.
-        let was_attached = matches!(volume.attachment, Attachment::Here { .. });
-        self.attached |= !was_attached;
+        let attached_before = self.attached;
+        self.attached |= !matches!(volume.attachment, Attachment::Here { .. });
         let (change, attachment) = cx.store.attach(&volume.id).await?;
-        self.attached |= change == Change::Created;
+        self.attached = attached_before || change == Change::Created;
         match attachment {
             Attachment::Here { device, locator } => {
                 let (sysfs, wanted) = (cx.sysfs.clone(), locator.clone());
@@ -221,8 +219,7 @@ impl Rented {
     pub fn site(&self) -> Result<Site> {
         let volume = self.volume()?.clone();
         let (locator, device) = self.device.clone().ok_or_else(no_volume)?;
-        let created_blank = self.created && volume.source.is_none();
-        Ok(Site { volume, device, locator, created_blank })
+        Ok(Site { volume, device, locator })
     }
 
     /// Whether the device still is the volume.

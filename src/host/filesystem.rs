@@ -104,7 +104,7 @@ pub fn check(device: &Device, cancel: &Cancel) -> Result<Checked> {
     let checked = judge(output.code, &output.tail)?;
     if matches!(checked, Checked::Broken(_)) {
         // e2fsck does not say apart "no usable superblock" and "in use by another".
-        Exclusive::probe(device)?;
+        drop(Exclusive::open(device)?);
     }
     Ok(checked)
 }

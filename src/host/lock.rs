@@ -31,6 +31,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often a pause looks at the cancellation.
 const TICK: Duration = Duration::from_millis(50);
 
+/// A process that is killed releases its locks first, then its mount namespace, whose mounts the kernel unmounts when it comes to
+/// it.
+const LINGERING: Duration = Duration::from_secs(3);
+
 /// The device's lock on this host: `flock(2)` on its node of a *devtmpfs*, which is one inode in every mount namespace and
 /// container. It survives mounting and unmounting; the kernel releases it when this value or the process goes.
 #[derive(Debug)]
@@ -173,9 +177,16 @@ impl Exclusive {
         }
     }
 
-    /// Checks that the device could be claimed, without keeping it.
+    /// Checks that the device could be claimed, without keeping it. Mounts of a process that was killed are given a moment
+    /// to go.
     pub fn probe(device: &Device) -> Result<()> {
-        Self::open(device).map(drop)
+        let deadline = Instant::now() + LINGERING;
+        loop {
+            match Self::open(device).map(drop) {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(TICK),
+                outcome => return outcome,
+            }
+        }
     }
 }
 

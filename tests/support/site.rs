@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "test helpers")]
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -145,6 +147,17 @@ impl Site {
         }
     }
 
+    /// A namespace ends with its last process; the kernel may take a moment for its mounts.
+    pub fn wait_until_unused(&self) {
+        use std::os::unix::fs::OpenOptionsExt;
+        let device = self.device();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&device) {
+            assert!(Instant::now() < deadline, "{}: {error}", device.display());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Everything that a run could have changed without leave: the store's parts, and on EC2 the calls that change something
     /// since [`Site::begin`].
     pub fn seen(&self) -> Value {
@@ -178,7 +191,12 @@ impl Orphan {
 
     /// Mounts a device, reads along its file `README`, and stays.
     pub fn mounting(device: &Path, point: &Path, ready: &Path) -> Orphan {
-        let mount = format!("mount {0} {1} && exec 3<{1}/README && touch {2} && exec sleep 600", device.display(), point.display(), ready.display());
+        let mount = format!(
+            "mount {0} {1} && exec 3<{1}/README && touch {2} && exec sleep 600",
+            device.display(),
+            point.display(),
+            ready.display()
+        );
         let mut command = Command::new("sh");
         command.args(["-c", &mount]);
         Orphan::of("unshare -m \"$@\" >/dev/null 2>&1 & echo $!", &command)

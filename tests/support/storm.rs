@@ -5,10 +5,11 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 use super::bake::PHASES;
+use super::seeded::random;
 
 /// How often a call may fail in ways that pass before the program gives up (six times are made good), all rules together.
 const PATIENCE: u32 = 6;
@@ -67,10 +68,7 @@ pub enum Mercy {
 
 impl Storm {
     pub fn of(seed: u64) -> Storm {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-        let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+        let mut runner = TestRunner::new_with_rng(Config::default(), random(seed));
         storm().new_tree(&mut runner).unwrap().current()
     }
 

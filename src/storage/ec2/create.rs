@@ -22,27 +22,34 @@ use crate::wait::{self, Pace, Pauses};
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How long a volume that another run made just now may take to show up.
 const VISIBLE: Duration = Duration::from_secs(15);
+/// How many volumes for one wish may have been made and deleted while EC2 remembers their tokens.
+const GENERATIONS: u32 = 4;
 /// How long deleting a volume that came to nothing is tried.
 const DELETE_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Inner {
     /// The client token is the same for all runs that want the same volume in this zone, but each run has a tag of its own in
     /// the call: EC2 makes the volume for one of them and tells the others of a mismatch, so that each knows whose it is.
+    ///
+    /// EC2 remembers a token for hours, also when its volume is gone. Then all runs take the same next token, for those that
+    /// waited for a run that failed all come here at the same time.
     pub(super) async fn create_volume(&self, new: &NewVolume) -> Result<(Change, Volume)> {
         let zone = self.identity.availability_zone().await?.to_owned();
         let run = random_run()?;
-        let shared = new.token.as_deref().map(|token| client_token(&[token, &zone]));
-        let token = shared.clone().unwrap_or_else(|| run.clone());
+        let mut token = new.token.as_deref().map_or_else(|| run.clone(), |token| client_token(&[token, &zone]));
+        for generation in 1..=GENERATIONS {
+            if let Called::Made(id) = self.call_create_volume(new, &zone, &run, &token).await? {
+                return self.settled(id, &run).await;
+            }
+            if let Some(id) = self.made_by_another(new).await? {
+                return self.settled(id, &run).await;
+            }
+            // The last one is nobody else's: a volume too many is told to the next run, none at all helps nobody.
+            token = client_token(&[&token, if generation < GENERATIONS { "again" } else { &run }]);
+        }
         match self.call_create_volume(new, &zone, &run, &token).await? {
             Called::Made(id) => self.settled(id, &run).await,
-            Called::TokenUsed => match self.made_by_another(new).await? {
-                Some(id) => self.settled(id, &run).await,
-                // Its volume is gone: EC2 remembers tokens for hours.
-                None => match self.call_create_volume(new, &zone, &run, &client_token(&[&token, &run])).await? {
-                    Called::Made(id) => self.settled(id, &run).await,
-                    Called::TokenUsed => Err(Error::new(Kind::Storage, "EC2 takes a new client token for a used one")),
-                },
-            },
+            Called::TokenUsed => Err(Error::new(Kind::Storage, "EC2 takes a new client token for a used one").hint("run again")),
         }
     }
 

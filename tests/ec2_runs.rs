@@ -1,4 +1,4 @@
-//! Several runs on EC2, runs that are stopped, and what clears away after them.
+//! Runs on EC2 that are stopped, and what clears away after them.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test may panic")]
 
 use std::process::Command;
@@ -13,39 +13,10 @@ mod support {
     pub mod tools;
 }
 
-use support::ec2::{Ended, Stage};
+use support::ec2::Stage;
 
 /// As terminated by SIGTERM.
 const TERMINATED: i32 = 143;
-
-#[test]
-fn root_two_instances_that_want_one_volume_at_once_never_share_it() {
-    let Some(stage) = Stage::new() else { return };
-    let other = stage.cloud.bridge.host("us-east-1a");
-    for round in 0..3 {
-        if round > 0 {
-            stage.change();
-        }
-        let runs = [&stage.host, &other].map(|host| stage.cloud.start(host, &stage.repository, &[]));
-        let ended = runs.map(|run| run.end());
-        assert!(ended.iter().any(|run| run.code == 0), "{ended:?}");
-        for (run, host) in ended.iter().zip([&stage.host, &other]) {
-            if run.code != 0 {
-                run.failed(4, &["attached to"]);
-                assert_eq!(stage.cloud.bake(host, &stage.repository, &[]).snapshot(), answer(&ended));
-            }
-        }
-        stage.cloud.rests(1, 1 + round);
-    }
-}
-
-/// What the runs say that went well: the same.
-fn answer(ended: &[Ended]) -> String {
-    let mut answers: Vec<String> = ended.iter().filter(|run| run.code == 0).map(Ended::snapshot).collect();
-    answers.dedup();
-    assert_eq!(answers.len(), 1, "{ended:?}");
-    answers.remove(0)
-}
 
 #[test]
 fn root_a_run_that_is_terminated_while_it_waits_for_the_attachment_gives_back_what_it_made() {

@@ -34,7 +34,7 @@ use support::store::needs_root;
 use support::storm::{Before, Storm};
 
 /// A bake in a storm sleeps for most of its time.
-const WORKERS: usize = 8;
+const WORKERS: usize = 12;
 /// What is never to come is not waited for as long as it would be otherwise.
 const BRIEF: [&str; 6] = ["--attach-timeout", "20s", "--wait-timeout", "20s", "--lock-timeout", "10s"];
 /// The exit codes that such faults can lead to (docs/reference.md), and the kinds that they belong to.
@@ -304,7 +304,7 @@ fn root_a_bake_in_a_storm_ends_right_or_says_why_and_the_next_one_repairs() {
             let number = |text: &str| text.parse::<u64>().expect("STORM_SEED is a number, or two with .. between");
             wanted.split_once("..").map_or_else(|| vec![number(&wanted)], |(from, to)| (number(from)..number(to)).collect())
         }
-        Err(_) => (1..=rounds(24, 300)).collect(),
+        Err(_) => (1..=rounds(16, 300)).collect(),
     };
     let began = Instant::now();
     let ended = weather_all(&seeds);

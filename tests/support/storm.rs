@@ -179,7 +179,7 @@ fn passing() -> impl Strategy<Value = Rule> {
 /// Rules of one action, each with its weight: effect, most times, mercy.
 fn of(action: &'static str, effects: Vec<(u32, Value, u32, Mercy)>) -> impl Strategy<Value = Rule> {
     let rules = effects.into_iter().map(move |(weight, effect, most, mercy)| {
-        let rule = (1..=3_u32, 1..=most);
+        let rule = (1..=7_u32, 1..=most);
         let rule = rule.prop_map(move |(nth, times)| Rule { action, nth, times, effect: effect.clone(), mercy });
         (weight, rule.boxed())
     });
@@ -188,10 +188,11 @@ fn of(action: &'static str, effects: Vec<(u32, Value, u32, Mercy)>) -> impl Stra
 
 /// Answers that are older than what was done last, and states that run backwards.
 fn looks() -> impl Strategy<Value = Rule> {
-    use Mercy::Mild;
+    use Mercy::{Harsh, Mild};
     let free = json!({ "override": { "*": { "status": "available", "attachmentSet": null } } });
     let attaching = json!({ "override": { "*": { "attachmentSet/item/status": "attaching" } } });
     let detaching = json!({ "override": { "*": { "attachmentSet/item/status": "detaching" } } });
+    let elsewhere = json!({ "override": { "*": { "attachmentSet/item/instanceId": "i-0fedcba9876543210" } } });
     let creating = json!({ "override": { "*": { "status": "creating", "attachmentSet": null } } });
     let volumes = vec![
         (4, json!("stale"), 2, Mild),
@@ -199,6 +200,7 @@ fn looks() -> impl Strategy<Value = Rule> {
         (1, attaching, 2, Mild),
         (1, detaching, 2, Mild),
         (1, creating, 2, Mild),
+        (1, elsewhere, 1, Harsh),
     ];
     let pending = json!({ "override": { "*": { "status": "pending", "progress": "10%" } } });
     let snapshots = vec![(2, json!("stale"), 2, Mild), (2, pending, 2, Mild)];
@@ -208,7 +210,7 @@ fn looks() -> impl Strategy<Value = Rule> {
 fn create_volume() -> impl Strategy<Value = Rule> {
     use Mercy::{Harsh, Mild};
     let effects = vec![
-        (2, error("IdempotentParameterMismatch", 400), 1, Mild),
+        (2, error("IdempotentParameterMismatch", 400), 2, Mild),
         (2, json!({ "hide": { "polls": 2 } }), 1, Mild),
         (2, json!({ "takes": { "polls": 3 } }), 1, Mild),
         (2, json!({ "becomes": "error" }), 1, Harsh),

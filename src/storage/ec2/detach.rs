@@ -11,12 +11,13 @@ use crate::aws::failure::Class;
 use crate::bake::blocking;
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
+use crate::host::device::Device;
 use crate::host::lock::{DeviceLock, Exclusive};
 use crate::storage::VolumeId;
 use crate::storage::ec2::convert::Standing;
 use crate::wait::{Pace, Pauses};
 
-/// After EC2 took our call: how many looks may show the volume attached before it is made again.
+/// How many looks may show the volume attached after EC2 took our call, or free while the kernel has it, before we believe them.
 const STALE_LOOKS: u32 = 3;
 /// A detachment takes some seconds; one that takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -58,35 +59,46 @@ impl Inner {
         watch: &mut Watch,
     ) -> Result<bool> {
         // What EC2 refused because there is nothing to detach is contradicted by the first look at an attachment.
-        let mut doubts = if taken { STALE_LOOKS } else { 0 };
+        let patience = if taken { STALE_LOOKS } else { 0 };
+        let (mut here, mut gone) = (0, 0);
         loop {
             let early = self.changed(watch);
             if !pauses.pause(&Cancel::new(), early).await? {
                 return Err(stuck(id, me));
             }
             match self.describe_volume(id).await?.map(|volume| convert::standing(&volume, me)) {
-                Some(Standing::Here { .. }) if doubts == 0 => return Ok(false),
-                Some(Standing::Here { .. }) => doubts -= 1,
+                Some(Standing::Here { .. }) if here == patience => return Ok(false),
+                Some(Standing::Here { .. }) => here += 1,
                 Some(Standing::Attaching) => {}
                 // Whoever waits for the lock looks at the volume's state when it has it. Xen gives a disk back only when
                 // nobody has it open.
                 Some(Standing::Unsettled) => drop(lock.take()),
-                Some(Standing::Free | Standing::Broken(_) | Standing::Elsewhere { .. }) | None => return Ok(true),
+                // As long as the kernel has the device the answer may be from before the attachment.
+                Some(Standing::Free | Standing::Broken(_) | Standing::Elsewhere { .. }) | None => {
+                    if gone == STALE_LOOKS || self.device_by_serial(id).await.is_none() {
+                        return Ok(true);
+                    }
+                    gone += 1;
+                }
             }
         }
+    }
+
+    /// The volume's device, whatever EC2 says. By its name alone, as Xen has it, it could be another volume by now.
+    async fn device_by_serial(&self, id: &VolumeId) -> Option<Device> {
+        self.device(&convert::locator(id, "")).await.ok().flatten()
     }
 
     /// Makes sure that no other run on this host uses the volume, and that it is not mounted.
     pub(super) async fn lock_unused(&self, id: &VolumeId) -> Result<Use> {
         let Some(volume) = self.describe_volume(id).await? else { return Ok(Use::Unused(None)) };
-        let device = match convert::standing(&volume, self.identity.instance_id().await?) {
-            Standing::Here { device } => device,
-            // The answer may be old: a device with the volume's serial number is there, whatever EC2 says. By its name alone,
-            // as Xen has it, it could be another volume by now.
-            _ => String::new(),
-        };
         // A device that is not there, or that does not tell which volume it is, is one that no run has used.
-        let Ok(Some(device)) = self.device(&convert::locator(id, &device)).await else { return Ok(Use::Unused(None)) };
+        let device = match convert::standing(&volume, self.identity.instance_id().await?) {
+            Standing::Here { device } => self.device(&convert::locator(id, &device)).await.ok().flatten(),
+            // The answer may be older than the attachment.
+            _ => self.device_by_serial(id).await,
+        };
+        let Some(device) = device else { return Ok(Use::Unused(None)) };
         blocking(move || {
             let lock = match DeviceLock::acquire(&device, Duration::ZERO, &Cancel::new(), |_, _| {}) {
                 Ok(lock) => lock,

@@ -83,9 +83,9 @@ fn root_runs_at_once_on_one_host_make_one_snapshot_of_each_commit() {
     if !needs_root() {
         return;
     }
-    let (few, many) = (rounds(2, 20), rounds(1, 10));
+    let (few, many) = (rounds(2, 10), rounds(1, 5));
     let began = Instant::now();
-    for (commits, rounds) in [(1, few), (3, rounds(1, 10)), (AT_ONCE, many)] {
+    for (commits, rounds) in [(1, few), (3, many), (AT_ONCE, many)] {
         Site::both().iter().for_each(|site| race(site, commits, rounds));
     }
     record(
@@ -167,7 +167,7 @@ fn root_two_hosts_that_want_one_volume_never_share_it_nor_take_it() {
     }
     let site = Site::ec2();
     let hosts = [site.ec2.as_ref().unwrap().1.clone(), site.cloud().bridge.host("us-east-1a")];
-    let (all, mut rng, mut answers, mut refused) = (rounds(6, 60), random(1), BTreeMap::new(), 0);
+    let (all, mut rng, mut answers, mut refused) = (rounds(6, 30), random(1), BTreeMap::new(), 0);
     for round in 0..all {
         let shift = shift(round, &mut rng);
         let when = format!("round {round}, {shift:?}");
@@ -217,7 +217,7 @@ fn root_two_hosts_with_a_volume_each_may_both_make_a_snapshot_and_the_oldest_is_
     }
     let site = Site::ec2();
     let hosts = [site.ec2.as_ref().unwrap().1.clone(), site.cloud().bridge.host("us-east-1b")];
-    let (all, mut rng, mut twice) = (rounds(3, 40), random(2), 0);
+    let (all, mut rng, mut twice) = (rounds(3, 20), random(2), 0);
     for round in 0..all {
         let shift = shift(round, &mut rng);
         let commit = site.commit(&format!("both-{round}"));
@@ -309,9 +309,11 @@ fn root_a_mount_of_the_device_in_another_namespace_is_refused_and_left_alone() {
         let failed = site.bake().failed(6);
         failed.says(&format!("is in use: mounted at {} (seen by pid {}", point.display(), orphan.pid()), "unmount it there");
         assert_eq!(site.seen(), before, "{}", site.name());
-        // Neither formatted nor unmounted.
-        assert_eq!(std::fs::read_to_string(orphan.path(&point).join("README")).unwrap(), "hello\n");
-        std::fs::write(orphan.path(&point).join("mine"), "still writable").unwrap();
+        // Neither formatted, nor unmounted, nor written to.
+        let tree = orphan.path(&point);
+        assert_eq!(std::fs::read_to_string(tree.join("README")).unwrap(), "hello\n");
+        assert!(!tree.join("roles/second.rb").exists(), "{}: it was checked out under somebody's mount", site.name());
+        std::fs::write(tree.join("mine"), "still writable").unwrap();
         drop(orphan);
         site.wait_until_unused();
         let second = site.bake().args(["--after", "detach"]).baked().id;

@@ -33,8 +33,6 @@ use support::reliability::{record, rounds};
 use support::store::needs_root;
 use support::storm::{Before, Storm};
 
-/// A bake in a storm sleeps for most of its time.
-const WORKERS: usize = 12;
 /// What is never to come is not waited for as long as it would be otherwise.
 const BRIEF: [&str; 6] = ["--attach-timeout", "20s", "--wait-timeout", "20s", "--lock-timeout", "10s"];
 /// The exit codes that such faults can lead to (docs/reference.md), and the kinds that they belong to.
@@ -285,7 +283,8 @@ fn weather_all(seeds: &[u64]) -> BTreeMap<u64, Result<Weathered, String>> {
             ended.lock().unwrap().insert(*seed, outcome);
         }
     };
-    std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(work))));
+    // A bake in a storm sleeps for most of its time, and each of these has a bridge, which takes a while to start.
+    std::thread::scope(|scope| (0..rounds(8, 20)).for_each(|_| drop(scope.spawn(work))));
     ended.into_inner().unwrap()
 }
 

@@ -220,10 +220,8 @@ async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented)
             rented.converge(cx, choice).await?;
         }
         rented.lock(cx).await?;
-        // Whoever held the lock may have baked this very commit.
-        if rented.waited()
-            && let Some(snapshot) = look_up(cx, target, Phase::LookUp).await?
-        {
+        // Whoever had the lock since the first look may have baked this very commit, even if we did not have to wait for it.
+        if let Some(snapshot) = look_up(cx, target, Phase::LookUp).await? {
             return Ok((snapshot, true));
         }
         match place(cx, target, rented, staged.take()).await? {

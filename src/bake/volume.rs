@@ -91,7 +91,6 @@ pub struct Rented {
     attached: bool,
     device: Option<(Locator, Device)>,
     lock: Option<DeviceLock>,
-    waited: bool,
     spoiled: bool,
 }
 
@@ -166,15 +165,13 @@ impl Rented {
                 Ok((lock, waited))
             })
             .await?;
-            self.waited |= waited;
             self.lock = Some(lock);
-            if self.verify(cx).is_ok() && (!waited || self.is_still_attached(cx).await?) {
+            if self.verify(cx).is_ok() && self.is_still_attached(cx).await? {
                 phase.done(Change::Created, if waited { "had it after waiting" } else { "had it at once" });
                 return Ok(());
             }
-            // The run before us detached the volume while we waited for the lock on its device.
+            // The run before us detached the volume, while we waited for the lock on its device or just before we had it.
             self.lock = None;
-            self.waited = true;
             self.refresh(cx).await?;
         }
         let message = "the volume was detached again and again by other runs";
@@ -198,11 +195,6 @@ impl Rented {
             }
             choice => self.converge(cx, choice).await,
         }
-    }
-
-    /// Whether another run had the volume while this one waited for it.
-    pub fn waited(&self) -> bool {
-        self.waited
     }
 
     /// Whether this run made the volume from a snapshot.
@@ -239,9 +231,7 @@ impl Rented {
         let id = self.volume()?.id.clone();
         cx.store.detach(&id, self.lock.take()).await?;
         let deleted = delete(cx, &id).await?;
-        // One that stays has had another run on it by the time that this one has the lock again.
-        let waited = self.waited || !deleted;
-        *self = Rented { waited, ..Rented::default() };
+        *self = Rented::default();
         Ok(deleted)
     }
 

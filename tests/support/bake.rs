@@ -216,7 +216,12 @@ impl Host {
         fs::create_dir_all(&point).unwrap();
         succeed(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(image).arg(&point));
         look(&point);
-        succeed(Command::new("umount").arg(&point));
+        // On a busy machine something may have it open for a moment.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !Command::new("umount").arg(&point).stderr(Stdio::null()).status().unwrap().success() {
+            assert!(Instant::now() < deadline, "{} cannot be unmounted", point.display());
+            std::thread::sleep(Duration::from_millis(20));
+        }
         fs::remove_dir(&point).unwrap();
     }
 

@@ -89,6 +89,8 @@ impl Inner {
         let expected = convert::locator(id, &self.settings.device);
         let (mut progress, mut pauses) = (Progress::default(), Pauses::new(Pace::VOLUME, self.settings.attach_timeout));
         let mut watch = Watch::new(expected, true);
+        // A call whose answer was lost, and that was refused when it was repeated, has attached all the same.
+        let mut called = false;
         loop {
             let volume = self.describe_volume(id).await?;
             if let Some(volume) = &volume {
@@ -96,14 +98,18 @@ impl Inner {
             }
             let standing = volume.as_ref().map(|volume| convert::standing(volume, me));
             match progress.next(standing) {
-                Step::Done { device } => return self.arrived(id, device, progress.asked).await,
+                Step::Done { device } => return self.arrived(id, device, called).await,
                 Step::Attach => {
+                    called = true;
                     progress.asked |= self.call_attach(id, me).await?;
                     progress.free = 0;
                 }
                 Step::Wait => {}
                 Step::Lost { host } => return Err(attached_elsewhere(id, &host)),
-                Step::Broken(why) => return Err(Error::new(Kind::Storage, format!("volume {id} cannot be attached: {why}"))),
+                Step::Broken(why) => {
+                    let error = Error::new(Kind::Storage, format!("volume {id} cannot be attached: {why}"));
+                    return Err(error.hint("if it is still there, delete it: the next run makes it anew from its last snapshot"));
+                }
                 Step::Missing => return Err(unknown_volume(id)),
             }
             // The kernel often knows before a poll would tell.
@@ -156,7 +162,7 @@ impl Inner {
     }
 
     /// The volume is attached: waits for its device.
-    async fn arrived(&self, id: &VolumeId, device: String, asked: bool) -> Result<(Change, Attachment)> {
+    async fn arrived(&self, id: &VolumeId, device: String, called: bool) -> Result<(Change, Attachment)> {
         if device != self.settings.device {
             self.report.note(format!("volume {id} is attached already, as {device}"));
         }
@@ -165,7 +171,7 @@ impl Inner {
         loop {
             let seen = self.device(&locator).await;
             if let Ok(Some(_)) = seen {
-                let change = if asked { Change::Created } else { Change::Unchanged };
+                let change = if called { Change::Created } else { Change::Unchanged };
                 return Ok((change, Attachment::Here { device, locator }));
             }
             if !pauses.pause(&self.cancel, std::future::pending()).await? {

@@ -18,12 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use proptest::prelude::Rng;
 use proptest::test_runner::TestRng;
 use support::bake::{Done, Running};
 use support::bridge::Host as Instance;
 use support::reliability::{record, rounds};
-use support::seeded::random;
+use support::seeded::{below, random};
 use support::site::{Orphan, Site};
 use support::store::needs_root;
 
@@ -33,10 +32,6 @@ const AT_ONCE: usize = 8;
 const MOMENTS: [&str; 10] =
     ["resolve", "look-up", "volume", "attach", "lock", "mount", "checkout", "unmount", "snapshot", "release"];
 const CONTENDED: i32 = 4;
-
-fn below(rng: &mut TestRng, limit: u64) -> u64 {
-    rng.next_u64() % limit
-}
 
 /// The ID that a run answered with; it ended well.
 #[track_caller]

@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ebs_bake::host::mount::in_private_namespace;
+use proptest::prelude::Rng;
 use serde_json::Value;
 
 use super::bake::{self, Baked, Done, Host, Run, Running};
@@ -20,6 +21,7 @@ use super::bridge;
 use super::ec2::Cloud;
 use super::git_cli::Scratch;
 use super::git_server::GitServer;
+use super::seeded::random;
 
 /// How long the kernel may take to end what a killed process has left.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -303,6 +305,7 @@ fn processes_of(session: i32) -> Vec<String> {
 
 /// Bytes that look random, the same for the same seed.
 fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut random = super::seeded::Random::new(seed);
-    (0..bytes / 8).flat_map(|_| random.next().to_le_bytes()).collect()
+    let mut noise = vec![0; bytes];
+    random(seed).fill_bytes(&mut noise);
+    noise
 }

@@ -228,10 +228,7 @@ async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented)
             Placed::Done { quiescent, passed } => break (quiescent, passed),
             Placed::Spoiled(error) => {
                 rented.spoil();
-                return Err(match cx.store.trouble().await {
-                    Some(trouble) => trouble.because(error),
-                    None => error,
-                });
+                return Err(why_lost(cx, rented, error).await);
             }
             Placed::Unusable { why, staged: unused } => {
                 let (id, from_snapshot) = (rented.volume()?.id.clone(), rented.made_from_snapshot());
@@ -249,6 +246,19 @@ async fn bake_on_volume(cx: &Context, target: &Arc<Target>, rented: &mut Rented)
     let snapshot = take_snapshot(cx, target, rented, &passed).await?;
     drop(quiescent);
     Ok((snapshot, false))
+}
+
+/// What did not reach the volume may have been lost for a reason that says more: the store's disk is full, or the device is the
+/// volume no more.
+async fn why_lost(cx: &Context, rented: &Rented, error: Error) -> Error {
+    let reason = match cx.store.trouble().await {
+        Some(trouble) => Some(trouble),
+        None => rented.verify(cx).err(),
+    };
+    match reason {
+        Some(reason) => reason.because(error),
+        None => error,
+    }
 }
 
 /// How long a run stands back for another that waits for the same volume: longer than the pause between two tries for the lock.

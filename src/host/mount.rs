@@ -245,8 +245,9 @@ impl Mount {
     /// be snapshotted. The directories that were made for the mount are removed.
     pub fn unmount(mut self) -> Result<()> {
         let path = self.path().to_owned();
-        let synced = step::around("syncing", || sync(&path));
-        let synced = synced.or_fail(Kind::Device, || format!("cannot write everything to the volume at {}", path.display()));
+        let lost = || format!("cannot write everything to the volume at {}", path.display());
+        let synced = step::around("syncing", || sync(&path)).or_fail(Kind::Device, lost);
+        let synced = synced.map_err(|error| error.hint("the kernel's log (dmesg) says why"));
         let unmounted = self.at.take().map_or(Ok(()), release);
         synced.and(unmounted)
     }

@@ -15,6 +15,7 @@ class Control:
         self._routes = {
             ("POST", "reset"): self.reset,
             ("POST", "hosts"): self.launch,
+            ("POST", "machines"): self.machine,
             ("POST", "imds"): self.imds,
             ("POST", "faults"): lambda spec: {"ids": self.bridge.faults.add(spec)},
             ("GET", "faults"): lambda _: [rule.describe() for rule in self.bridge.faults.rules],
@@ -69,7 +70,7 @@ class Control:
         region = spec.get("region", zone[:-1])
         instance_id = spec.get("instance_id") or self._run(region, zone, spec.get("instance_type", "m5.large"))
         layout = spec.get("layout", "nitro")
-        if layout not in ("nitro", "xen"):
+        if layout not in ("nitro", "xen", "machine"):
             raise SpecError(f"no such layout: {layout}")
         host = self.world.host(region, instance_id, layout, spec.get("instance_store", 0))
         if instance_id not in self.metadata:
@@ -96,6 +97,10 @@ class Control:
             "dev": host.dev,
             "imds": metadata.url if metadata else None,
         }
+
+    def machine(self, spec):
+        """`{instance_id, monitor, slots}`: the machine was started and shall have its disks."""
+        self.world.hosts[spec["instance_id"]].connect(spec["monitor"], spec["slots"])
 
     def imds(self, spec):
         """`{instance_id, mode, role, credentials}`"""

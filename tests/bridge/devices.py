@@ -72,7 +72,11 @@ class Loop:
             pass
         os.close(self._fd)
 
-    def is_mounted(self):
+    def hold(self):
+        """What keeps it from being detached, if anything does."""
+        return "busy" if self._is_mounted() else None
+
+    def _is_mounted(self):
         """Whether a filesystem on it is mounted, in any namespace of this machine that can be seen."""
         for process in os.listdir("/proc"):
             if process.isdigit():
@@ -180,10 +184,10 @@ class Images:
         if volume_id in self.loops:
             self.loops[volume_id].reread_size()
 
-    def attach(self, volume_id):
+    def attach(self, volume_id, host):
         loop = self.loops.get(volume_id)
         if loop is None:
-            loop = self.loops[volume_id] = Loop(self.volume(volume_id), self._nodes)
+            loop = self.loops[volume_id] = host.attach(self.volume(volume_id), self._nodes)
         return loop
 
     def detach(self, volume_id):

@@ -10,6 +10,8 @@ import os
 import shutil
 import stat
 
+from devices import Loop
+
 EBS_MODEL = "Amazon Elastic Block Store"
 INSTANCE_STORE_MODEL = "Amazon EC2 NVMe Instance Storage"
 
@@ -38,6 +40,8 @@ class Disk:
     def name(self, layout):
         if layout == "xen":
             return xen_name(self.device)
+        if layout == "machine":
+            return self.loop.slot or ""
         return f"nvme{self.controller}n{self.namespace}"
 
 
@@ -70,6 +74,10 @@ class Host:
         disk = self.disks[key] = Disk(controller, loop, serial, model, device)
         self.render()
         return disk
+
+    def attach(self, image, nodes):
+        """The image as a device of this instance."""
+        return Loop(image, nodes)
 
     def remove(self, key):
         if self.disks.pop(key, None):

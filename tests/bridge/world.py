@@ -11,6 +11,7 @@ import protocol
 import rules
 from devices import GIB, Images
 from faults import check_device
+from hotplug import MachineHost
 from protocol import text
 from states import Clock, Hold, Machine, SpecError, Timing
 from sysfs import EBS_MODEL, INSTANCE_STORE_MODEL, Host
@@ -146,7 +147,8 @@ class World:
         if host is None:
             instance = self.instance(region, instance_id)
             rules.exists(instance, "instance", instance_id)
-            host = self.hosts[instance_id] = Host(f"{self.directory}/hosts", instance_id, instance["zone"], layout)
+            kind = MachineHost if layout == "machine" else Host
+            host = self.hosts[instance_id] = kind(f"{self.directory}/hosts", instance_id, instance["zone"], layout)
             for volume, _ in self.listed_volumes(region):
                 attachment = volume.attachment
                 if attachment and attachment.instance == instance_id and attachment.machine.state == "attached":
@@ -154,7 +156,7 @@ class World:
             for number in range(instance_store):
                 key = f"instance-store-{instance_id}-{number}"
                 self.images.create(key, 1)
-                host.add(key, self.images.attach(key), None, INSTANCE_STORE_MODEL, f"/dev/sd{'bcde'[number]}")
+                host.add(key, self.images.attach(key, host), None, INSTANCE_STORE_MODEL, f"/dev/sd{'bcde'[number]}")
         return host
 
     def forget_terminated(self, region):
@@ -279,8 +281,9 @@ class World:
         if attachment.detaching:
             loop = self.images.loops.get(volume.id)
             # API DetachVolume: mounted, it is "stuck in the busy state while detaching".
-            attachment.busy = loop is not None and not attachment.force and loop.is_mounted()
-            if not attachment.busy:
+            hold = loop.hold() if loop is not None and not attachment.force else None
+            attachment.busy = hold == "busy"
+            if hold is None:
                 for _ in attachment.machine.settle(now, force):
                     self._unplug(volume)
             return
@@ -295,7 +298,7 @@ class World:
         attachment = volume.attachment
         host = self.host(volume.region, attachment.instance)
         if volume.id not in host.disks:
-            loop = self.images.attach(volume.id)
+            loop = self.images.attach(volume.id, host)
             host.add(volume.id, loop, volume.id.replace("-", ""), EBS_MODEL, attachment.device)
             self._apply(volume.id, host, attachment.disk)
 

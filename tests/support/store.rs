@@ -34,6 +34,11 @@ impl Mounted {
         self.dir.path().join("mnt")
     }
 
+    /// What is in an image, read-only.
+    pub fn image(image: &Path) -> Mounted {
+        Self::mount(tempfile::tempdir().unwrap(), &["-o", "loop,ro"], image)
+    }
+
     fn mount(dir: tempfile::TempDir, args: &[&str], source: &Path) -> Mounted {
         let mounted = Mounted { dir };
         std::fs::create_dir(mounted.path()).unwrap();

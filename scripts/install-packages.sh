@@ -17,6 +17,8 @@ for job in "$@"; do
             command -v npm >/dev/null || packages="$packages npm"
             # The examples for CI systems: Groovy runs the Jenkinsfile, jq the one for CodeBuild.
             packages="$packages default-jre-headless groovy jq"
+            # A virtual machine, whose kernel a test unpacks: it is not installed.
+            packages="$packages qemu-system-x86 busybox-static xz-utils zstd"
             ;;
         *) echo "install-packages.sh: no job is called $job" >&2; exit 2 ;;
     esac

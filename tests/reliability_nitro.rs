@@ -10,6 +10,7 @@ mod support {
     pub mod git_cli;
     #[allow(dead_code, reason = "a part is used")]
     pub mod git_server;
+    pub mod machine;
     pub mod nitro;
     pub mod reliability;
     pub mod store;
@@ -31,8 +32,8 @@ use support::reliability::{record, rounds};
 #[track_caller]
 fn result(ended: &Ended) -> Value {
     ended.snapshot();
-    let events = ended.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    events.filter(|event| event["event"] == "result").next_back().expect("a result is logged")
+    let mut events = ended.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events.rfind(|event| event["event"] == "result").expect("a result is logged")
 }
 
 #[track_caller]
@@ -161,21 +162,28 @@ fn root_a_volume_that_is_unplugged_while_it_is_mounted_fails_the_run_and_the_nex
     nitro.commit(1, 50);
     nitro.bake(&[]).snapshot();
     let gone = "while grep -q SERIAL /sys/block/nvme*/device/serial; do usleep 20000; done";
+    let back = "until grep -q SERIAL /sys/block/nvme*/device/serial; do usleep 20000; done";
     let commands = [
         // What was written is in memory only when the disk goes; is written when it is gone; was on the disk before; is on its way.
-        format!("echo built > built; echo go; {gone}"),
-        format!("echo go; {gone}; echo built > built"),
-        format!("sync; echo go; {gone}"),
-        "echo go; while dd if=/dev/zero of=big bs=64k count=64 conv=fsync; do :; done".to_owned(),
+        (format!("echo built > built; echo go; {gone}"), "is attached no more"),
+        (format!("echo go; {gone}; echo built > built"), "is attached no more"),
+        (format!("sync; echo go; {gone}"), "is attached no more"),
+        ("echo go; while dd if=/dev/zero of=big bs=64k count=64 conv=fsync; do :; done".to_owned(), "is attached no more"),
+        // It comes back at once, but as another device.
+        (format!("echo built > built; echo go; {gone}; {back}"), "the volume that was device nvme1n1"),
     ];
-    for (number, command) in (2..).zip(&commands) {
+    for (number, (command, words)) in (2..).zip(&commands) {
         let commit = nitro.commit(number, 50 + number);
         let (volume, _) = nitro.cloud.bridge.state().volumes.into_iter().find(|(_, volume)| volume.state == "available").unwrap();
         nitro.start(&["--after-checkout", &command.replace("SERIAL", &volume.replace('-', ""))]);
         assert!(nitro.machine().until(|line| line.contains(r#""line":"go""#)));
         nitro.ec2("DetachVolume", &[("VolumeId", &volume), ("Force", "true")]);
+        if command.ends_with(back) {
+            nitro.cloud.bridge.settle();
+            nitro.attach(&volume, "/dev/sdk");
+        }
         let ended = nitro.machine().end();
-        ended.failed(6, &["attached no more", "run again"]);
+        ended.failed(6, &[words, "run again"]);
         assert_eq!(nitro.machine().says("grep -c /chef /proc/mounts || true"), "0");
         assert_eq!(nitro.cloud.bridge.state().snapshots.len(), number as usize - 1, "{command}: a snapshot was taken");
         let baked = nitro.bake(&[]);
@@ -203,8 +211,8 @@ impl Cut {
         let points = phases.len() as u64 * 4;
         let point = (round * 37 + 29) % points;
         let later = if round < points { 0 } else { (round * 7919) % 150 };
-        let event = if point % 2 == 0 { "started" } else { "finished" };
-        Cut { event, phase: phases[(point / 4) as usize], later, blank: point / 2 % 2 == 0 }
+        let event = if point.is_multiple_of(2) { "started" } else { "finished" };
+        Cut { event, phase: phases[(point / 4) as usize], later, blank: (point / 2).is_multiple_of(2) }
     }
 }
 

@@ -204,16 +204,31 @@ struct Cut {
     blank: bool,
 }
 
+/// Of the order in which the power is cut: one whose first few differ much.
+const SEED: u64 = 6810;
+
 impl Cut {
-    /// All events of all phases, blank and not, in an order in which the first few differ much; then the same with a delay.
-    fn number(round: u64) -> Cut {
+    /// All events of all phases, blank and not, in the seed's order; then as many as are wanted once more, with a delay.
+    fn all() -> impl Iterator<Item = Cut> {
         let phases = [&PHASES[..], &["release", "wait"]].concat();
-        let points = phases.len() as u64 * 4;
-        let point = (round * 37 + 29) % points;
-        let later = if round < points { 0 } else { (round * 7919) % 150 };
-        let event = if point.is_multiple_of(2) { "started" } else { "finished" };
-        Cut { event, phase: phases[(point / 4) as usize], later, blank: (point / 2).is_multiple_of(2) }
+        let mut points: Vec<u64> = (0..4 * phases.len() as u64).collect();
+        points.sort_by_key(|point| mixed(SEED * 1000 + point));
+        let cut = move |point: &u64, later: u64| {
+            let event = if point.is_multiple_of(2) { "started" } else { "finished" };
+            Cut { event, phase: phases[(point / 4) as usize], later, blank: (point / 2).is_multiple_of(2) }
+        };
+        let prompt: Vec<Cut> = points.iter().map(|point| cut(point, 0)).collect();
+        let late: Vec<Cut> = points.iter().map(|point| cut(point, mixed(*point) % 150)).collect();
+        prompt.into_iter().chain(late)
     }
+}
+
+/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014): the same numbers everywhere.
+fn mixed(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 #[test]
@@ -222,12 +237,11 @@ fn root_a_power_cut_in_any_phase_is_repaired_by_the_next_run() {
     nitro.bake(&[]).snapshot();
     let (rounds, mut volumes) = (rounds(4, 84), 1);
     let (mut booting, mut reused, mut unclean) = (Duration::ZERO, 0, 0);
-    for round in 0..rounds {
-        let cut = Cut::number(round);
+    for (round, cut) in (0..rounds).zip(Cut::all()) {
         let commit = nitro.commit(round + 1, 100 + round);
         let name = if cut.blank { format!("chef{round}") } else { "chef".to_owned() };
         volumes += usize::from(cut.blank);
-        let command: &[&str] = if cut.phase == "after-checkout" { &["--after-checkout", "sleep 0.2"] } else { &[] };
+        let command: &[&str] = if cut.phase == "after-checkout" { &["--after-checkout", "sync"] } else { &[] };
         let arguments = [&["--volume-name", &name], command].concat();
         nitro.start(&arguments);
         assert!(nitro.until(cut.event, cut.phase), "{cut:?} never came");

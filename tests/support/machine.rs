@@ -123,7 +123,7 @@ impl Machine {
     #[track_caller]
     pub fn kernel_is_well(&mut self) {
         let log = self.says("dmesg");
-        let complaints = ["BUG:", "WARNING:", "Oops", "blocked for more than", "Call Trace"];
+        let complaints = ["BUG:", "WARNING:", "Oops", "blocked for more than", "Call Trace", "EXT4-fs error"];
         let complaint = log.lines().find(|line| complaints.iter().any(|words| line.contains(words)));
         assert_eq!(complaint, None, "{log}");
     }

@@ -15,6 +15,7 @@ use super::git_cli::Scratch;
 use super::git_server::GitServer;
 use super::machine::{Machine, SILENCE, from_inside};
 use super::store::{Mounted, needs, needs_root};
+use super::tools::run;
 
 /// A cloud, an instance of it that is a machine, and a repository that is served to it.
 pub struct Nitro {
@@ -131,11 +132,13 @@ impl Nitro {
         }
     }
 
-    /// The snapshot has what a clone of the commit has, and git finds nothing to say about it.
+    /// The snapshot has what a clone of the commit has, and neither git nor e2fsck finds anything to say about it.
     #[track_caller]
     pub fn assert_holds(&self, snapshot: &str, commit: &str) {
         let expected = self.place.clone_of(&self.scratch.path("origin"), commit);
-        let mounted = Mounted::image(&self.cloud.bridge.state().snapshots[snapshot].image);
+        let image = &self.cloud.bridge.state().snapshots[snapshot].image;
+        run(Command::new("e2fsck").args(["-f", "-n"]).arg(image));
+        let mounted = Mounted::image(image);
         assert_same(&tree_of(&mounted.path()), &tree_of(&expected));
         self.place.assert_git_is_content(&mounted.path(), commit);
     }

@@ -263,6 +263,7 @@ fn root_a_power_cut_in_any_phase_is_repaired_by_the_next_run() {
         unclean += u64::from(baked.stderr.contains("was not unmounted cleanly") || baked.stderr.contains("repaired"));
         nitro.assert_holds(&baked.snapshot(), &commit);
         nitro.machine().kernel_is_well();
+        nitro.machine().filesystems_are_well();
         let cleanup = nitro.program(&["cleanup"]);
         nitro.machine().says(&cleanup);
         nitro.cloud.rests(volumes, 2 + round as usize);

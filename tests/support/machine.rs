@@ -119,11 +119,21 @@ impl Machine {
         ended.stdout.trim_end().to_owned()
     }
 
-    /// Whether the kernel complained of itself since it was started: a bug, a warning, a task that hangs.
+    /// The kernel has not complained of itself since it was started: no bug, no warning, no task that hangs.
     #[track_caller]
     pub fn kernel_is_well(&mut self) {
+        self.kernel_never_said(&["BUG:", "WARNING:", "Oops", "blocked for more than", "Call Trace"]);
+    }
+
+    /// Nor of a filesystem: none was damaged when it was mounted, or unchecked.
+    #[track_caller]
+    pub fn filesystems_are_well(&mut self) {
+        self.kernel_never_said(&["EXT4-fs error", "mounting unchecked fs", "mounting fs with errors"]);
+    }
+
+    #[track_caller]
+    fn kernel_never_said(&mut self, complaints: &[&str]) {
         let log = self.says("dmesg");
-        let complaints = ["BUG:", "WARNING:", "Oops", "blocked for more than", "Call Trace", "EXT4-fs error"];
         let complaint = log.lines().find(|line| complaints.iter().any(|words| line.contains(words)));
         assert_eq!(complaint, None, "{log}");
     }

@@ -193,6 +193,26 @@ fn root_a_volume_that_is_unplugged_while_it_is_mounted_fails_the_run_and_the_nex
     nitro.machine().kernel_is_well();
 }
 
+#[test]
+fn root_a_volume_whose_filesystem_a_power_cut_left_beyond_repair_is_made_anew() {
+    let Some(mut nitro) = Nitro::new() else { return };
+    nitro.commit(1, 50);
+    let volume = volume_of(&nitro.bake(&["--after", "keep"]));
+    nitro.cut();
+    // Every block group descriptor and inode of the first group, and "not clean" in the superblock.
+    nitro.cloud.bridge.write(&volume, 4096, &[0xff; 256 * 1024]);
+    nitro.cloud.bridge.write(&volume, 1024 + 0x3a, &[0, 0]);
+    nitro.boot();
+    let commit = nitro.commit(2, 60);
+    let baked = nitro.bake(&[]);
+    assert_ne!(volume_of(&baked), volume);
+    assert!(baked.stderr.contains("is made anew"), "{}", baked.stderr);
+    nitro.assert_holds(&baked.snapshot(), &commit);
+    nitro.cloud.rests(1, 2);
+    nitro.machine().kernel_is_well();
+    nitro.machine().filesystems_are_well();
+}
+
 /// When the power is cut.
 #[derive(Debug)]
 struct Cut {

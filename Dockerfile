@@ -13,6 +13,7 @@ COPY scripts/build-release.sh scripts/install-packages.sh scripts/
 RUN scripts/install-packages.sh build
 # The dependencies are most of the work and change seldom: a layer of their own, compiled with a program that does nothing.
 COPY Cargo.lock Cargo.toml ./
+COPY fuzz/Cargo.toml fuzz/
 RUN mkdir src benches \
     && echo 'fn main() {}' >src/main.rs && cp src/main.rs benches/bake.rs && touch src/lib.rs \
     && scripts/build-release.sh

@@ -11,6 +11,8 @@ for job in "$@"; do
         # python3 counts blocks; the others are what the tests compare with, or talk to.
         test)
             packages="$packages e2fsprogs xfsprogs btrfs-progs openssh-server openssl python3 python3-venv git rsync"
+            # libFuzzer is in C++.
+            packages="$packages g++"
             # Docker's engine, unless there is one of Docker's own packages, and what a base image is made with.
             packages="$packages debootstrap debian-archive-keyring"
             [ -x /usr/bin/dockerd ] || packages="$packages docker.io"

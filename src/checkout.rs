@@ -13,6 +13,8 @@ pub(crate) mod beneath;
 mod content;
 mod convert;
 mod examine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gitdir;
 mod index;
 mod lfs;

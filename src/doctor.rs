@@ -15,7 +15,7 @@ mod local;
 mod permissions;
 mod prune;
 mod rollout;
-mod table;
+pub mod table;
 
 pub use table::{VERSION, json, table};
 

@@ -20,6 +20,8 @@ use crate::wait::{Pace, Pauses};
 
 mod apply;
 pub mod choose;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod group;
 pub mod instance_refresh;
 pub mod launch_configuration;

@@ -4,6 +4,8 @@ pub mod capabilities;
 pub mod command;
 pub mod device;
 pub mod filesystem;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod identity;
 pub mod lock;
 pub mod mount;

@@ -12,6 +12,8 @@ mod adopt;
 mod baked;
 pub mod credentials;
 mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gitmodules;
 mod http;
 mod http_setup;

@@ -9,12 +9,15 @@ use git2::Odb;
 
 use super::index::Entry;
 use super::wildmatch;
-use crate::error::{Kind, OrFail, Result};
+use crate::error::{Error, Kind, OrFail, Result};
 
 const FILE_NAME: &[u8] = b".gitattributes";
 /// git passes over longer lines, and over larger files.
 const LONGEST_LINE: usize = 2048;
 const LARGEST_FILE: usize = 100 << 20;
+/// More bytes and assignments than all attribute files of a commit have. A few objects can be a file in each of many directories.
+const MOST_BYTES: usize = LARGEST_FILE;
+const MOST_ASSIGNMENTS: usize = 100_000;
 
 /// How a file's line ends are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,9 @@ pub struct Attributes {
     macros: HashMap<String, Assignments>,
     /// Whether any line says something that matters here; most trees have none.
     matters: bool,
+    /// What was read, against those who want it to have no end.
+    bytes: usize,
+    assignments: usize,
 }
 
 impl Attributes {
@@ -82,7 +88,7 @@ impl Attributes {
             let shown = || format!("cannot read {}", String::from_utf8_lossy(&entry.path));
             let (size, _) = odb.read_header(entry.id).or_fail(Kind::Git, shown)?;
             if size <= LARGEST_FILE {
-                attributes.add(directory, odb.read(entry.id).or_fail(Kind::Git, shown)?.data());
+                attributes.add(directory, odb.read(entry.id).or_fail(Kind::Git, shown)?.data())?;
             }
         }
         Ok(attributes)
@@ -99,7 +105,7 @@ impl Attributes {
             return Filter::default();
         }
         let found = self.look_up(path);
-        let get = |name| found.iter().find(|(found, _)| *found == name).map(|(_, state)| *state);
+        let get = |name| found.get(name).copied();
         let value = |name| match get(name) {
             Some(State::Value(value)) => Some(value.as_str()),
             _ => None,
@@ -119,15 +125,25 @@ impl Attributes {
 
     /// Whether the path belongs to git LFS.
     pub fn is_lfs(&self, path: &[u8]) -> bool {
-        self.matters && self.look_up(path).contains(&("filter", &State::Value("lfs".to_owned())))
+        self.matters && self.look_up(path).get("filter") == Some(&&State::Value("lfs".to_owned()))
     }
 
-    fn add(&mut self, directory: &[u8], content: &[u8]) {
+    pub(super) fn add(&mut self, directory: &[u8], content: &[u8]) -> Result<()> {
+        self.bytes += content.len();
         let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
         let content = content.split(|&byte| byte == 0).next().unwrap_or_default();
         let mut rules = Vec::new();
         for line in content.split(|&byte| byte == b'\n') {
-            match parse_line(line) {
+            let parsed = parse_line(line);
+            self.assignments += parsed.as_ref().map_or(0, |(_, assignments)| 1 + assignments.len());
+            if self.bytes > MOST_BYTES || self.assignments > MOST_ASSIGNMENTS {
+                let message = "the commit cannot be checked out: its .gitattributes say more than those of any repository";
+                return Err(Error::new(Kind::Git, message).hint(format!(
+                    "all together may have {MOST_ASSIGNMENTS} lines and attributes, and {} MiB",
+                    MOST_BYTES >> 20
+                )));
+            }
+            match parsed {
                 Some((Subject::Macro(name), assignments)) if directory.is_empty() => {
                     self.matters |= assignments.iter().any(matters);
                     self.macros.insert(name, assignments);
@@ -140,11 +156,12 @@ impl Attributes {
             }
         }
         self.rules.insert(directory.to_vec(), rules);
+        Ok(())
     }
 
     /// All that is said of a path: nearer files first, and in a file later lines first; what is said first counts.
-    fn look_up(&self, path: &[u8]) -> Vec<(&str, &State)> {
-        let mut found = Vec::new();
+    fn look_up(&self, path: &[u8]) -> HashMap<&str, &State> {
+        let mut found = HashMap::new();
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
         let mut directory = &path[..path.len() - name.len()];
         loop {
@@ -159,24 +176,26 @@ impl Attributes {
         }
     }
 
-    fn assign<'a>(&'a self, assignments: &'a Assignments, found: &mut Vec<(&'a str, &'a State)>) {
-        for (name, state) in assignments.iter().rev() {
-            if found.iter().any(|(known, _)| known == name) {
+    /// Not recursive: how many macros stand for each other is in the hands of whoever pushed the commit.
+    fn assign<'a>(&'a self, assignments: &'a Assignments, found: &mut HashMap<&'a str, &'a State>) {
+        let mut open = vec![assignments.iter().rev()];
+        while let Some(assignments) = open.last_mut() {
+            let Some((name, state)) = assignments.next() else {
+                open.pop();
+                continue;
+            };
+            if found.contains_key(name.as_str()) {
                 continue;
             }
-            found.push((name, state));
+            found.insert(name, state);
             if *state != State::Set {
                 continue;
             }
             match self.macros.get(name) {
-                Some(assignments) => self.assign(assignments, found),
-                None if name == "binary" => found.extend(
-                    ["text", "merge", "diff"]
-                        .into_iter()
-                        .filter(|implied| !found.iter().any(|(known, _)| known == implied))
-                        .map(|implied| (implied, &State::Unset))
-                        .collect::<Vec<_>>(),
-                ),
+                Some(assignments) => open.push(assignments.iter().rev()),
+                None if name == "binary" => ["text", "merge", "diff"].into_iter().for_each(|implied| {
+                    found.entry(implied).or_insert(&State::Unset);
+                }),
                 None => {}
             }
         }
@@ -335,7 +354,7 @@ mod tests {
     fn attributes(files: &[(&str, &str)]) -> Attributes {
         let mut attributes = Attributes::default();
         for (directory, content) in files {
-            attributes.add(directory.as_bytes(), content.as_bytes());
+            attributes.add(directory.as_bytes(), content.as_bytes()).unwrap();
         }
         attributes
     }
@@ -368,5 +387,27 @@ mod tests {
         assert!(attributes(&[("", "* text=auto\n*.png binary\n*.sh text eol=lf\n*.rb diff=ruby\n")]).are_irrelevant());
         assert!(!attributes(&[("", "*.bat eol=crlf\n")]).are_irrelevant());
         assert!(attributes(&[("", "*.iso filter=lfs diff=lfs merge=lfs -text\n")]).is_lfs(b"dir/a.iso"));
+    }
+
+    #[test]
+    fn macros_that_stand_for_each_other_without_end_are_no_recursion() {
+        let chain = |last: &str| -> String {
+            let links = (0..40_000).map(|number| format!("[attr]m{number} m{}\n", number + 1));
+            links.chain([format!("[attr]m40000 {last}\n* m0\n")]).collect()
+        };
+        let mut attributes = Attributes::default();
+        attributes.add(b"", chain("m0").as_bytes()).unwrap();
+        assert!(attributes.filter(b"x").is_identity());
+        attributes = Attributes::default();
+        attributes.add(b"", chain("eol=crlf").as_bytes()).unwrap();
+        assert_eq!(attributes.filter(b"x").crlf, Some(Crlf::Always));
+    }
+
+    #[test]
+    fn a_few_objects_that_are_attribute_files_everywhere_are_refused() {
+        let mut attributes = Attributes::default();
+        let line = "x -a -b -c -d\n".repeat(3_000);
+        let refused = (0..100).find_map(|number| attributes.add(format!("{number}/").as_bytes(), line.as_bytes()).err());
+        assert!(refused.unwrap().to_string().contains(".gitattributes"));
     }
 }

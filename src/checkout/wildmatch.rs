@@ -57,8 +57,12 @@ fn star<'a>(rest: &[u8], text: &'a [u8], at_start: bool) -> Star<'a> {
     let after = &rest[rest.iter().take_while(|&&byte| byte == b'*').count()..];
     let whole_component = matches!(after, [] | [b'/', ..] | [b'\\', b'/', ..]);
     let crosses_slashes = after.len() < rest.len() && at_start && whole_component;
-    if crosses_slashes && after.first() == Some(&b'/') && attempt(&after[1..], text, true) == Outcome::Match {
-        return Star::Done(Outcome::Match);
+    if crosses_slashes && after.first() == Some(&b'/') {
+        // What ran out of text does so with less text too: without this, a row of `**/` would be tried in every combination.
+        match attempt(&after[1..], text, true) {
+            outcome @ (Outcome::Match | Outcome::TooShort) => return Star::Done(outcome),
+            Outcome::Differs | Outcome::NeedsSlash => {}
+        }
     }
     if after.is_empty() {
         let stopped = !crosses_slashes && text.contains(&b'/');

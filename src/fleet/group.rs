@@ -53,7 +53,7 @@ pub enum Target<'a> {
 }
 
 impl Group {
-    fn of(group: AutoScalingGroup) -> Option<Group> {
+    pub(super) fn of(group: AutoScalingGroup) -> Option<Group> {
         let launch = match (group.mixed_instances_policy, group.launch_template, group.launch_configuration_name) {
             (Some(policy), ..) => Launch::Mixed(Box::new(policy)),
             (None, Some(template), _) => Launch::Template(template),

@@ -140,7 +140,7 @@ pub fn desired(launch: &Launch) -> Option<DesiredConfiguration> {
     })
 }
 
-fn is_for(refresh: &InstanceRefresh, wish: &Wish) -> bool {
+pub(super) fn is_for(refresh: &InstanceRefresh, wish: &Wish) -> bool {
     let goes_on = matches!(refresh.status(), Some(Status::Pending | Status::InProgress | Status::Baking));
     let began = refresh.start_time().map_or(i64::MIN, |time| time.secs());
     goes_on
@@ -163,7 +163,7 @@ fn is_active(refresh: &InstanceRefresh) -> bool {
 }
 
 /// How it ended; `None`: it has not.
-fn outcome(refresh: &InstanceRefresh) -> Option<bool> {
+pub(super) fn outcome(refresh: &InstanceRefresh) -> Option<bool> {
     match refresh.status()? {
         Status::Successful => Some(true),
         Status::Failed | Status::Cancelled | Status::RollbackSuccessful | Status::RollbackFailed => Some(false),
@@ -177,7 +177,7 @@ fn status(refresh: &InstanceRefresh) -> &str {
 }
 
 /// What it came to, in words.
-fn reason(refresh: &InstanceRefresh) -> String {
+pub(super) fn reason(refresh: &InstanceRefresh) -> String {
     let rollback = refresh.rollback_details().and_then(|details| details.rollback_reason());
     let reasons: Vec<&str> = [rollback, refresh.status_reason()].into_iter().flatten().filter(|text| !text.is_empty()).collect();
     if reasons.is_empty() { "Auto Scaling does not say why".into() } else { reasons.join("; ") }

@@ -187,7 +187,7 @@ pub async fn look(cx: &Context, name: &str) -> Result<Template> {
     template(pages(page).await?).ok_or_else(|| Error::new(Kind::Fleet, format!("launch template {name} has no versions")))
 }
 
-fn template(versions: Vec<LaunchTemplateVersion>) -> Option<Template> {
+pub(super) fn template(versions: Vec<LaunchTemplateVersion>) -> Option<Template> {
     let first = versions.first()?;
     let (id, name) = (first.launch_template_id.clone()?, first.launch_template_name.clone().unwrap_or_default());
     let mut versions: Vec<Version> = versions.into_iter().filter_map(version).collect();

@@ -138,7 +138,8 @@ impl Boot {
     fn settings(&self) -> [(&'static str, String); 16] {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         // As it stands in the manifest.
-        let repository = serde_json::to_string(&text(&self.expect_repository)).expect("a string has a JSON form");
+        let quoted = serde_json::to_string(&text(&self.expect_repository)).expect("a string has a JSON form");
+        let repository = &quoted[1..quoted.len() - 1];
         [
             ("role", self.role.clone()),
             ("environment", text(&self.environment)),
@@ -153,7 +154,7 @@ impl Boot {
             ("attempts", self.attempts.to_string()),
             ("retry_pause", seconds(self.retry_pause).to_string()),
             ("expect_commit", text(&self.expect_commit)),
-            ("expect_repository", repository.trim_matches('"').to_owned()),
+            ("expect_repository", repository.to_owned()),
             ("on_success", text(&self.on_success)),
             ("on_failure", text(&self.on_failure)),
         ]

@@ -18,6 +18,8 @@ use super::lock::Exclusive;
 mod probe;
 mod superblock;
 
+#[cfg(fuzzing)]
+pub(super) use probe::identify;
 pub use probe::{Probe, probe};
 pub use superblock::Superblock;
 

@@ -44,6 +44,18 @@ pub struct Document {
     pub region: String,
 }
 
+impl Document {
+    /// Reads the service's answer. Whatever answers at its address is not believed that it is the service.
+    pub fn parse(text: &str) -> Result<Document> {
+        let otherwise = || "the instance metadata service answers something else";
+        let document: Document = serde_json::from_str(text).or_fail(Kind::Usage, otherwise)?;
+        let is_name = |text: &String| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let Document { instance_id, availability_zone, region } = &document;
+        let are_names = [instance_id, availability_zone, region].into_iter().all(is_name);
+        if are_names { Ok(document) } else { Err(Error::new(Kind::Usage, otherwise())) }
+    }
+}
+
 /// The identity of this instance, asked for when it is needed first.
 #[derive(Debug)]
 pub struct Identity {
@@ -102,7 +114,7 @@ impl Identity {
 
     async fn ask(&self) -> Result<Document> {
         let text = self.imds.get(DOCUMENT).await.map_err(unanswered)?;
-        serde_json::from_str(text.as_ref()).or_fail(Kind::Usage, || "the instance metadata service answers something else")
+        Document::parse(text.as_ref())
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn at<'a>(mounts: &'a [MountInfo], point: &Path) -> Option<&'a MountI
     mounts.iter().rev().find(|mount| mount.point == point)
 }
 
-fn parse(text: &[u8]) -> Vec<MountInfo> {
+pub(super) fn parse(text: &[u8]) -> Vec<MountInfo> {
     text.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
 }
 

@@ -102,15 +102,28 @@ impl Line {
     }
 }
 
-/// `*` stands for any text, `?` for one character.
+/// `*` stands for any text, `?` for one character. A star that was passed takes no more text once another one is reached: so each pair of
+/// pattern and text is done in the product of their lengths.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, rest) => rest.is_none(),
-        (Some((b'*', rest)), _) => matches(rest, text) || (!text.is_empty() && matches(pattern, &text[1..])),
-        (Some((b'?', pattern)), Some((_, text))) => matches(pattern, text),
-        (Some((a, pattern)), Some((b, text))) => a == b && matches(pattern, text),
-        (Some(_), None) => false,
+    let (mut at, mut seen, mut star) = (0, 0, None);
+    while seen < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at, seen));
+                at += 1;
+            }
+            Some(&token) if token == b'?' || token == text[seen] => {
+                at += 1;
+                seen += 1;
+            }
+            _ => {
+                let Some((star_at, taken)) = star else { return false };
+                star = Some((star_at, taken + 1));
+                (at, seen) = (star_at + 1, taken + 1);
+            }
+        }
     }
+    pattern[at..].iter().all(|&token| token == b'*')
 }
 
 /// `salt|hash`, the hash being HMAC-SHA1 of the name with the salt as its key.

@@ -57,7 +57,7 @@ pub(super) fn read(path: &Path, pack_size: u64) -> io::Result<Vec<(Oid, u64)>> {
     parse(&bytes, pack_size).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a pack index of version 2"))
 }
 
-fn parse(bytes: &[u8], pack_size: u64) -> Option<Vec<(Oid, u64)>> {
+pub(super) fn parse(bytes: &[u8], pack_size: u64) -> Option<Vec<(Oid, u64)>> {
     let index = Index::new(bytes)?;
     let mut items = Vec::with_capacity(index.count);
     for place in 0..index.count {

@@ -115,7 +115,7 @@ fn read_list(repository: &Repository, entry: &git2::TreeEntry<'_>) -> Result<BTr
 }
 
 /// Refuses what could lead out of the work tree, into a git directory, or be taken for an option.
-fn check_path(what: &str, text: &str) -> Result<()> {
+pub(super) fn check_path(what: &str, text: &str) -> Result<()> {
     let fine = !text.is_empty()
         && !text.starts_with(['-', '/'])
         && !text.contains('\\')
@@ -135,7 +135,7 @@ fn is_dangerous(part: &str) -> bool {
     base.is_empty() || base == ".git" || base == "git~1"
 }
 
-fn locate(parent: &Location, url: &str) -> Result<Location> {
+pub(super) fn locate(parent: &Location, url: &str) -> Result<Location> {
     if url.starts_with("./") || url.starts_with("../") {
         return relative(parent, url);
     }

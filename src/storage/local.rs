@@ -25,6 +25,8 @@ use crate::report::Change;
 
 mod attach;
 mod entries;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod image;
 mod layout;
 mod leftovers;

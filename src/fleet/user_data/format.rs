@@ -40,7 +40,7 @@ pub fn mime(script: &str) -> String {
 /// RFC 2045, 6.7: it costs less than Base64 where most is ASCII.
 fn quoted_printable(text: &str) -> String {
     let mut encoded = String::new();
-    for line in text.lines() {
+    for line in text.split_terminator('\n') {
         let mut width = 0;
         for (at, byte) in line.bytes().enumerate() {
             let blank = matches!(byte, b' ' | b'\t') && at + 1 < line.len();

@@ -106,7 +106,7 @@ fn first_of(signatures: &[Signature], head: &[u8]) -> Option<&'static str> {
 /// What the first [`HEAD`] and the last [`TAIL`] bytes of a device show; `None`: nothing known.
 ///
 /// Of two claims the one that forbids to write wins: a member of a RAID array looks like the filesystem in it.
-pub(super) fn identify(head: &[u8], tail: &[u8], size: u64) -> Option<Probe> {
+pub(in crate::host) fn identify(head: &[u8], tail: &[u8], size: u64) -> Option<Probe> {
     let md_at_end = ends_as_md_member(tail, size).then_some("a member of a RAID array (md)");
     if let Some(what) = first_of(&CONTAINERS, head).or(md_at_end).or_else(|| is_zfs(head).then_some("a ZFS pool")) {
         return Some(Probe::Foreign(what));

@@ -18,6 +18,8 @@ use ebs_bake::{commands, host, step};
 const CLEARING: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    // A crash leaves no image of the memory, which has tokens in it. What this process starts is not concerned.
+    let _ = nix::sys::prctl::set_dumpable(false);
     host::names::use_own_sources();
     let parsed = cli::parse(std::env::args_os(), &Context::of_process());
     let console = Arc::new(Console::stderr(parsed.console));

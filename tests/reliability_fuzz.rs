@@ -34,7 +34,7 @@ const TARGETS: [(&str, u64); 16] = [
     ("user_data", 6_000),
 ];
 /// How many times as many a long run makes up.
-const SOAK: u64 = 30;
+const SOAK: u64 = 20;
 const SEED: u32 = 1;
 const MEMORY_MIB: u32 = 512;
 const LONGEST_INPUT: u32 = 4096;

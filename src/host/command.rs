@@ -129,7 +129,7 @@ impl Program {
         command.args(&self.arguments).env_clear().env("PATH", directories).env("LANG", "C");
         command.envs(self.environment.iter().copied()).stdin(Stdio::null());
         let mut tail = Tail::default();
-        let status = supervise(command, &mut tail, cancel, |_| Ok(()))
+        let status = supervise(command, None, &mut tail, cancel)
             .or_fail(Kind::Device, || format!("cannot run {}", self.name))?
             .ok_or_else(|| cancel.error())?;
         let tail = tail.text();
@@ -167,18 +167,17 @@ pub fn describe(status: ExitStatus) -> String {
 }
 
 /// Starts the command, feeds what it writes to `sink` and waits until it ends; `None`: it was ended because the run is
-/// cancelled. Either way nothing of its process group is left. `started` is told the number of the group.
+/// cancelled. Either way nothing of its process group is left: that of `leader`, or one of its own.
 fn supervise(
     command: std::process::Command,
+    leader: Option<Pid>,
     sink: &mut dyn Sink,
     cancel: &Cancel,
-    started: impl FnOnce(u32) -> io::Result<()>,
 ) -> io::Result<Option<ExitStatus>> {
     let (mut reader, writer) = io::pipe()?;
     output::set_nonblocking(&reader)?;
     let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut group = step::around(format_args!("starting {name}"), || Group::start(command, writer))?;
-    started(group.child.id())?;
+    let mut group = step::around(format_args!("starting {name}"), || Group::start(command, leader, writer))?;
     step::before(format_args!("the end of {name}"));
     let mut asked_to_end: Option<Instant> = None;
     let mut open = true;
@@ -209,25 +208,27 @@ fn supervise(
     Ok(asked_to_end.is_none().then_some(status))
 }
 
-/// A child that leads a process group; dropped before its end, the whole group is killed.
+/// A child and its process group; dropped before its end, the whole group is killed.
 struct Group {
     child: Child,
     pid: Pid,
+    /// Who leads the group: the child itself, or who is reaped after it.
+    leader: Pid,
     reaped: bool,
 }
 
 impl Group {
-    fn start(mut command: std::process::Command, writer: io::PipeWriter) -> io::Result<Group> {
+    fn start(mut command: std::process::Command, leader: Option<Pid>, writer: io::PipeWriter) -> io::Result<Group> {
         let parent = nix::unistd::getpid();
-        command.process_group(0).stdout(writer.try_clone()?).stderr(writer);
+        command.process_group(leader.map_or(0, Pid::as_raw)).stdout(writer.try_clone()?).stderr(writer);
         // SAFETY: between fork and exec only two system calls are made, both async-signal-safe; nothing allocates.
         unsafe { command.pre_exec(move || die_with(parent)) };
         let child = command.spawn()?;
         let pid = Pid::from_raw(child.id().cast_signed());
-        Ok(Group { child, pid, reaped: false })
+        Ok(Group { child, pid, leader: leader.unwrap_or(pid), reaped: false })
     }
 
-    /// Whether the leader has ended. It is left unreaped, so that its number, which is the group's, is not used again.
+    /// Whether the child has ended. It is left unreaped, so that its number, which may be the group's, is not used again.
     fn has_ended(&self) -> io::Result<bool> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         match waitid(Id::Pid(self.pid), flags) {
@@ -239,10 +240,10 @@ impl Group {
 
     fn signal(&self, signal: Signal) {
         // A group that is gone is what we want.
-        let _ = killpg(self.pid, signal);
+        let _ = killpg(self.leader, signal);
     }
 
-    /// Kills what the leader left behind in its group, then reaps the leader.
+    /// Kills what the child left behind in its group, then reaps the child.
     fn end(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::SIGKILL);
         self.reaped = true;

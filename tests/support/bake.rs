@@ -68,11 +68,16 @@ impl Host {
 
     /// The program with this machine's directories; `log` as JSON, so that it can be examined.
     pub fn program(&self, subcommand: &str) -> Run {
+        self.program_logging(subcommand, "json")
+    }
+
+    /// The same with another form of log.
+    pub fn program_logging(&self, subcommand: &str, format: &str) -> Run {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ebs-bake"));
         command.env_clear().current_dir(self.path("home")).stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap()).env("LC_ALL", "C");
         command.env("HOME", self.path("home")).env("TMPDIR", self.path("tmp"));
-        command.args([subcommand, "--local-dir"]).arg(self.path("store")).args(["--log-format", "json", "--verbose"]);
+        command.args([subcommand, "--local-dir"]).arg(self.path("store")).args(["--log-format", format, "--verbose"]);
         Run(command)
     }
 

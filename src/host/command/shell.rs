@@ -4,6 +4,8 @@ use std::io::{self, PipeWriter};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use nix::unistd::Pid;
+
 use crate::cancel::Cancel;
 use crate::error::{Kind, OrFail, Result};
 
@@ -36,39 +38,42 @@ impl Shell {
         for name in &self.withheld {
             command.env_remove(name);
         }
-        let mut switch = None;
-        super::supervise(command, &mut Lines::new(line), cancel, |group| {
-            switch = Some(DeadManSwitch::arm(group)?);
-            Ok(())
-        })
-        .or_fail(Kind::Device, || format!("cannot run a command in {}", self.directory.display()))?
-        .ok_or_else(|| cancel.error())
+        let cannot = || format!("cannot run a command in {}", self.directory.display());
+        let switch = DeadManSwitch::arm().or_fail(Kind::Device, cannot)?;
+        super::supervise(command, Some(switch.group()), &mut Lines::new(line), cancel)
+            .or_fail(Kind::Device, cannot)?
+            .ok_or_else(|| cancel.error())
     }
 }
 
 /// Kills a process group when this process dies, however it dies: the group's members live in our mount namespace and
-/// would keep the volume mounted. A shell waits for the end of a pipe that only we hold.
+/// would keep the volume mounted. A shell, which leads the group and so is there before its first member, waits for the end of a
+/// pipe that only we hold.
 struct DeadManSwitch {
     guard: Child,
     _held_open: PipeWriter,
 }
 
 impl DeadManSwitch {
-    fn arm(group: u32) -> io::Result<Self> {
+    fn arm() -> io::Result<Self> {
         use std::os::unix::process::CommandExt;
         let (reader, writer) = io::pipe()?;
         let mut command = Command::new("/bin/sh");
-        // The group's number is passed as an argument, not as text of the script.
-        command.args(["-c", r#"read -r _; kill -s KILL -- "-$1""#, "ebs-bake-guard"]).arg(group.to_string());
+        // What asks the group to end is not for the guard.
+        command.args(["-c", "trap '' HUP INT TERM; read -r _; kill -s KILL 0"]);
         command.env_clear().current_dir("/").process_group(0);
         command.stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(DeadManSwitch { guard: command.spawn()?, _held_open: writer })
+    }
+
+    fn group(&self) -> Pid {
+        Pid::from_raw(self.guard.id().cast_signed())
     }
 }
 
 impl Drop for DeadManSwitch {
     fn drop(&mut self) {
-        // Before the pipe closes: the group has ended, its number may be another's by now.
+        // The group has ended, and its number is kept from being another's until here.
         let _ = self.guard.kill();
         let _ = self.guard.wait();
     }

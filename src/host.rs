@@ -8,6 +8,7 @@ pub mod filesystem;
 pub mod fuzzing;
 pub mod identity;
 pub mod lock;
+pub mod memory;
 pub mod mount;
 mod mountinfo;
 pub mod names;

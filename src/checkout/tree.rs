@@ -13,7 +13,9 @@ use crate::error::{Error, Kind, OrFail, Result};
 pub const DEEPEST: usize = 256;
 
 /// How many files and directories a tree may have: a few small objects can unfold into more than any disk holds.
-const MOST_ENTRIES: usize = 5_000_000;
+const MOST_ENTRIES: usize = 2_000_000;
+/// How long all its paths may be together: the bytes of a name count once for each file below it.
+const MOST_BYTES_OF_PATHS: usize = 128 << 20;
 
 /// What a tracked path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,7 @@ pub struct Target {
 /// their files, and are not looked into.
 pub fn read(odb: &Odb<'_>, root: Oid, vouched: Option<&Index>, cancel: &Cancel) -> Result<Target> {
     let known = vouched.map(|index| Known { trees: &index.trees, entries: &index.entries });
-    let mut unfolding = Unfolding { odb, cancel, entries: Vec::new(), directories: 0, path: Vec::new() };
+    let mut unfolding = Unfolding { odb, cancel, entries: Vec::new(), directories: 0, bytes_of_paths: 0, path: Vec::new() };
     let trees = unfolding.directory(root, Box::default(), known, 0)?;
     Ok(Target { entries: unfolding.entries, trees })
 }
@@ -116,6 +118,7 @@ struct Unfolding<'a> {
     cancel: &'a Cancel,
     entries: Vec<Entry>,
     directories: usize,
+    bytes_of_paths: usize,
     /// Of the directory that is being read, with a slash at its end.
     path: Vec<u8>,
 }
@@ -128,10 +131,12 @@ impl Unfolding<'_> {
             return Ok(known.trees.clone());
         }
         self.directories += 1;
-        if depth > DEEPEST || self.entries.len() + self.directories > MOST_ENTRIES {
-            return Err(self
-                .refused(b"", "holds more files, or deeper directories, than a volume should")
-                .hint(format!("a tree may have {MOST_ENTRIES} files and directories, {DEEPEST} levels deep")));
+        let too_many = self.entries.len() + self.directories > MOST_ENTRIES || self.bytes_of_paths > MOST_BYTES_OF_PATHS;
+        if depth > DEEPEST || too_many {
+            return Err(self.refused(b"", "holds more files, or deeper directories, than a volume should").hint(format!(
+                "a tree may have {MOST_ENTRIES} files and directories, {DEEPEST} levels deep, and paths of {} MiB",
+                MOST_BYTES_OF_PATHS >> 20
+            )));
         }
         let object = self.odb.read(id).or_fail(Kind::Git, || format!("cannot read tree {id} of {:?}", self.shown(b"")))?;
         if object.kind() != ObjectType::Tree {
@@ -141,7 +146,8 @@ impl Unfolding<'_> {
         let mut children = Vec::new();
         for item in self.items(object.data())? {
             if let Some(mode) = Mode::from_bits(item.mode) {
-                let path = [&self.path, item.name].concat().into();
+                let path: Box<[u8]> = [&self.path, item.name].concat().into();
+                self.bytes_of_paths += path.len();
                 self.entries.push(Entry { path, id: item.id, mode, stat: Stat::default() });
                 continue;
             }

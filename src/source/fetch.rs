@@ -16,8 +16,12 @@ use super::sideband::Lines;
 use super::{Fetched, Resolved};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
+use crate::host::memory;
 use crate::report::{RunningPhase, Unit};
 use crate::step;
+
+/// git makes deltas of objects of up to 512 MiB (`core.bigFileThreshold`): room for one, and for what it is a delta of.
+const MEMORY_OF_DELTAS: u64 = 1280 << 20;
 
 /// A way to talk to `git-upload-pack`.
 pub(super) trait Connection: Send + Sync {
@@ -197,7 +201,9 @@ impl Fetch<'_> {
                 },
             }
         }
-        step::around("keeping the received pack", || writer.commit()).map_err(|error| self.bad_pack(error))?;
+        // Here deltas are put together, each in memory: a few bytes of one can say that it is as large as the machine's.
+        let keep = || memory::bounded(MEMORY_OF_DELTAS, || writer.commit());
+        step::around("keeping the received pack", keep).map_err(|error| self.bad_pack(error))?;
         drop(writer);
         let (objects, bytes) = counted.get();
         Ok(Fetched { objects, bytes })

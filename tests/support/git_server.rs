@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +28,11 @@ pub enum Fault {
     BeforePost(Vec<String>),
     /// Closes the connection after every answer.
     Close,
+    /// Answers a GET with the first body and a POST with the second one.
+    Answers(Vec<u8>, Vec<u8>),
+    /// Answers a GET with the first body; a POST with the second one, and then the third one again and again, for as long as it is read.
+    /// Without a first one, it is the GET that has no end.
+    Endless(Option<Vec<u8>>, Vec<u8>, Vec<u8>),
 }
 
 /// Names (of requests in lower case) and values.
@@ -57,6 +62,8 @@ struct Shared {
     /// `user:password`
     login: Mutex<Option<String>>,
     stop: AtomicBool,
+    /// How many bytes of an answer without end were taken.
+    sent: AtomicU64,
 }
 
 impl GitServer {
@@ -70,6 +77,7 @@ impl GitServer {
             fault: Mutex::default(),
             login: Mutex::default(),
             stop: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
         });
         let accepting = shared.clone();
         let thread = std::thread::spawn(move || {
@@ -90,7 +98,13 @@ impl GitServer {
     }
 
     pub fn fault(&self, fault: Fault) {
+        self.shared.sent.store(0, Ordering::SeqCst);
         *self.shared.fault.lock().unwrap() = fault;
+    }
+
+    /// How many bytes of answers without end were taken since that fault was ordered.
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::SeqCst)
     }
 
     pub fn require_login(&self, login: &str) {
@@ -157,6 +171,25 @@ impl Shared {
             *self.fault.lock().unwrap() = Fault::None;
             assert!(Command::new(&command[0]).args(&command[1..]).current_dir(&self.root).status().unwrap().success());
         }
+        match &fault {
+            Fault::Answers(refs, pack) => {
+                let body = if post { pack } else { refs };
+                return respond(stream, 200, &[("Content-Type", content_type(post))], body).map(|()| true);
+            }
+            Fault::Endless(Some(refs), ..) if !post => {
+                return respond(stream, 200, &[("Content-Type", content_type(post))], refs).map(|()| true);
+            }
+            Fault::Endless(_, first, again) => {
+                stream.write_all(format!("HTTP/1.1 200 X\r\nContent-Type: {}\r\n\r\n", content_type(post)).as_bytes())?;
+                stream.write_all(first)?;
+                while !self.stop.load(Ordering::SeqCst) {
+                    stream.write_all(again)?;
+                    self.sent.fetch_add(again.len() as u64, Ordering::SeqCst);
+                }
+                return Ok(false);
+            }
+            _ => {}
+        }
         let (status, answer_headers, answer) = self.run_backend(request, headers, body);
         let mut names: Vec<(&str, &str)> = answer_headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         match fault {
@@ -214,6 +247,10 @@ impl Shared {
         }
         (status, answer, output[end + 4..].to_vec())
     }
+}
+
+fn content_type(post: bool) -> &'static str {
+    if post { "application/x-git-upload-pack-result" } else { "application/x-git-upload-pack-advertisement" }
 }
 
 fn read_request(reader: &mut BufReader<&TcpStream>, connection: usize) -> Option<(Request, Headers, Vec<u8>)> {

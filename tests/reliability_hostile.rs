@@ -540,8 +540,9 @@ fn root_a_host_that_never_ends_is_left_when_asked_to() {
     let stage = Stage::new("Packs and messages without end");
     let commit = "1".repeat(40);
     let start = [b"0000".to_vec(), packet(b"NAK\n")].concat();
-    let header = packet(b"\x01PACK\0\0\0\x02\0\x98\x96\x80");
-    let object = packet(&[&b"\x01"[..], &entry(BLOB, 5, b"", b"hello").repeat(2000)].concat());
+    // One object of a terabyte, in blocks that zlib only copies.
+    let header = packet(&[b"\x01PACK\0\0\0\x02\0\0\0\x01", &varint(1 << 40, BLOB << 4, 4)[..], b"\x78\x01"].concat());
+    let object = packet(&[&b"\x01\0\x60\xea\x9f\x15"[..], &[0; 60_000]].concat());
     let line = packet(&[&b"\x02"[..], &[b'x'; 1000], b"\r"].concat());
     for (first, again) in [([start.clone(), header].concat(), object), (start, line)] {
         let refs = advertised(&commit, &[]);

@@ -154,6 +154,7 @@ fn root_no_login_for_a_git_host_leaves_a_run_in_any_way() {
     for format in ["json", "text"] {
         for place in ["url", "variable", "file", "gitlab"] {
             let mut stage = Stage::new(place);
+            stage.scratch.commit("up", &[("control", &planted("control"))]);
             let url = stage.server.url("up");
             let with_login = url.replace("http://", &format!("http://ci:{}@", in_url(place)));
             let run = stage.run_logging(if place == "url" { &with_login } else { &url }, format);
@@ -170,6 +171,9 @@ fn root_no_login_for_a_git_host_leaves_a_run_in_any_way() {
             assert_eq!(code, 0, "{place} is not taken for the login");
             assert!(stage.server.requests().iter().any(|request| request.authorization.is_some()), "or the test shows nothing");
             stage.search_repository(&id);
+            for image in [stage.host.volume(), stage.host.snapshot_image(&id)] {
+                assert!(Search::would_find("control", &image), "or the test shows nothing");
+            }
             stage.host.assert_nothing_left(1);
             note("Logins for git hosts: URL, variable, file, GitLab's own", stage.runs, &stage.search);
         }

@@ -91,6 +91,12 @@ impl Search {
         }
     }
 
+    /// Whether the search finds anything at all: this secret is there.
+    pub fn would_find(place: &str, below: &Path) -> bool {
+        let search = || Search::of(&[place]).absent_below(below, &[]);
+        std::panic::catch_unwind(search).is_err()
+    }
+
     /// In how many places, and through how many bytes.
     pub fn extent(&self) -> (u64, u64) {
         (self.places, self.bytes)

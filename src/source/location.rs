@@ -194,11 +194,15 @@ fn port(url: &Url) -> Option<u16> {
     url.port().filter(|port| !(url.scheme() == "ssh" && *port == 22))
 }
 
+/// The canonical form of a canonical form is the same.
 fn canonical_url(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
     let port = port(url).map(|port| format!(":{port}")).unwrap_or_default();
     let path = url.path();
-    let path = path.strip_prefix(HOME).unwrap_or(path).trim_matches('/');
+    let mut path = path.trim_matches('/');
+    while let Some(below) = path.strip_prefix(HOME.trim_start_matches('/')) {
+        path = below.trim_start_matches('/');
+    }
     let path = path.strip_suffix(".git").unwrap_or(path).trim_end_matches('/');
     format!("{}://{host}{port}/{path}", url.scheme())
 }

@@ -1,5 +1,7 @@
 //! A git host for tests: `git http-backend` behind a small HTTP server on the loopback interface, with faults to order.
 
+#![allow(dead_code, reason = "each test program uses its own part")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

@@ -27,7 +27,6 @@ mod fleet;
 #[path = "support/git_cli.rs"]
 mod git_cli;
 #[path = "support/git_server.rs"]
-#[allow(dead_code)]
 mod git_server;
 #[path = "support/store.rs"]
 mod store;

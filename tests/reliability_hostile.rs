@@ -9,7 +9,6 @@ mod bake;
 #[path = "support/git_cli.rs"]
 mod git_cli;
 #[path = "support/git_server.rs"]
-#[allow(dead_code)]
 mod git_server;
 #[path = "support/reliability.rs"]
 mod reliability;

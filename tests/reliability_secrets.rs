@@ -12,7 +12,6 @@ mod ec2;
 #[path = "support/git_cli.rs"]
 mod git_cli;
 #[path = "support/git_server.rs"]
-#[allow(dead_code)]
 mod git_server;
 #[path = "support/reliability.rs"]
 mod reliability;

@@ -4,7 +4,6 @@
 #[path = "support/git_cli.rs"]
 mod git_cli;
 #[path = "support/git_server.rs"]
-#[allow(dead_code)]
 mod git_server;
 #[path = "support/tls.rs"]
 mod tls;

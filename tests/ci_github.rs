@@ -19,7 +19,6 @@ mod generated;
 #[path = "support/git_cli.rs"]
 mod git_cli;
 #[path = "support/git_server.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
 mod git_server;
 #[path = "support/options.rs"]
 mod options;

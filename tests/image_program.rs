@@ -4,7 +4,6 @@
 mod support {
     pub mod engine;
     pub mod git_cli;
-    #[allow(dead_code)]
     pub mod git_server;
     pub mod store;
     pub mod tls;

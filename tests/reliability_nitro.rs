@@ -8,7 +8,6 @@ mod support {
     pub mod bridge;
     pub mod ec2;
     pub mod git_cli;
-    #[allow(dead_code, reason = "a part is used")]
     pub mod git_server;
     pub mod machine;
     pub mod nitro;

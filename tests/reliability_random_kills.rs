@@ -7,7 +7,6 @@ mod support {
     pub mod bridge;
     pub mod ec2;
     pub mod git_cli;
-    #[allow(dead_code)]
     pub mod git_server;
     pub mod reliability;
     pub mod scenarios;

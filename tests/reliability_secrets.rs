@@ -5,7 +5,6 @@
 #[allow(dead_code)]
 mod bake;
 #[path = "support/bridge.rs"]
-#[allow(dead_code)]
 mod bridge;
 #[path = "support/ec2.rs"]
 mod ec2;
@@ -21,11 +20,8 @@ mod secrets;
 #[allow(dead_code)]
 mod ssh_server;
 #[path = "support/store.rs"]
-#[allow(dead_code)]
 mod store;
-mod support;
 #[path = "support/tools.rs"]
-#[allow(dead_code)]
 mod tools;
 
 use std::collections::BTreeMap;
@@ -43,7 +39,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reliability::record;
 use secrets::{Search, in_url, planted};
 use serde_json::json;
-use support::needs_root;
+use store::needs_root;
 
 /// Where else secrets are in every run, whether it needs them or not.
 const AROUND: [&str; 9] =

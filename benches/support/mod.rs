@@ -9,7 +9,7 @@ pub mod checkouts;
 pub mod chef_repo;
 pub mod device;
 pub mod ec2;
-#[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "the tests' server; we order no faults")]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "the tests' server")]
 #[path = "../../tests/support/git_server.rs"]
 pub mod git_server;
 pub mod ours;

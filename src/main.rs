@@ -42,7 +42,7 @@ fn run(command: Command, console: &Arc<Console>) -> Result<()> {
     let runtime = runtime.or_fail(Kind::Device, || "cannot start")?;
     let cancel = Cancel::new();
     let finished = runtime.block_on(async {
-        commands::signals::watch(&cancel)?;
+        commands::signals::watch(&cancel, console)?;
         dispatch(command, console, &cancel).await
     });
     // What was given up clears away after itself, but a thread that still waits for a silent network must not keep the process.

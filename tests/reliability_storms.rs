@@ -248,11 +248,11 @@ fn weather(seed: u64) -> Weathered {
     let names = sea.storm.rules.iter().flat_map(|rule| rule.names()).collect();
     let storm = sea.storm.clone();
     // A run that was told to stop has seconds to undo what it did; what it has not undone by then it leaves, as after SIGKILL.
-    let was_out_of_time = done.code == 143 && done.events("error").is_empty();
+    let was_out_of_time = done.code == 143 && format!("{:?}", done.events("error")).contains("cleaning up took too long");
     match done.code {
         0 if !storm.may_lose_its_snapshot() => sea.answered(done.stdout.trim().to_owned()),
         0 | KILLED => {}
-        _ if was_out_of_time => {}
+        _ if was_out_of_time => assert_says_what_is_wrong(&done),
         _ => {
             assert!(!storm.is_weathered(), "this passes, and the run failed: {}", log(&done));
             assert_says_what_is_wrong(&done);

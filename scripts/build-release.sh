@@ -8,9 +8,10 @@ cd "$(dirname "$0")/.."
 target=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }-C target-feature=+crt-static"
 
-# Smaller by 2 MB where the tools can: relative relocations packed, which a static program applies itself with glibc 2.36 or later, and
-# equal functions kept once, by lld, with which rustc links on x86_64.
-small=
+# Small: what is left for the last step waits for AWS, for most of its code are calls. Smaller by 2 MB where the tools can: relative
+# relocations packed, which a static program applies itself with glibc 2.36 or later, and equal functions kept once, by lld, with
+# which rustc links on x86_64.
+small="-C opt-level=z -C strip=symbols"
 oldest=$(printf '%s\n' 'glibc 2.36' "$(getconf GNU_LIBC_VERSION)" | sort --version-sort | head -n 1)
 [ "$oldest" != 'glibc 2.36' ] || small="$small -C link-arg=-Wl,-z,pack-relative-relocs"
 case $target in

@@ -6,6 +6,7 @@ use aws_sdk_ec2::{Client, types};
 use tokio::time::sleep;
 
 use super::convert::{self, Standing};
+use super::snapshot::without_retries;
 use super::{Inner, unknown_volume};
 use crate::aws::api::Action;
 use crate::aws::failure::{Class, Failure};
@@ -89,8 +90,6 @@ impl Inner {
         let expected = convert::locator(id, &self.settings.device);
         let (mut progress, mut pauses) = (Progress::default(), Pauses::new(Pace::VOLUME, self.settings.attach_timeout));
         let mut watch = Watch::new(expected, true);
-        // A call whose answer was lost, and that was refused when it was repeated, has attached all the same.
-        let mut called = false;
         loop {
             let volume = self.describe_volume(id).await?;
             if let Some(volume) = &volume {
@@ -98,9 +97,8 @@ impl Inner {
             }
             let standing = volume.as_ref().map(|volume| convert::standing(volume, me));
             match progress.next(standing) {
-                Step::Done { device } => return self.arrived(id, device, called).await,
+                Step::Done { device } => return self.arrived(id, device, progress.asked).await,
                 Step::Attach => {
-                    called = true;
                     progress.asked |= self.call_attach(id, me).await?;
                     progress.free = 0;
                 }
@@ -120,10 +118,14 @@ impl Inner {
         }
     }
 
-    /// Calls AttachVolume; whether EC2 took it. `false`: the volume's state is to be looked at again.
+    /// Calls AttachVolume; whether EC2 took it. `false`: the volume's state is to be looked at again. The SDK does not repeat the call:
+    /// refused after an answer that was lost, it could not be told from one that another run was faster than.
     async fn call_attach(&self, id: &VolumeId, me: &str) -> Result<bool> {
         let device = &self.settings.device;
-        let send = |ec2: &Client| ec2.attach_volume().volume_id(id.as_str()).instance_id(me).device(device).send();
+        let send = |ec2: &Client| {
+            let request = ec2.attach_volume().volume_id(id.as_str()).instance_id(me).device(device);
+            request.customize().config_override(without_retries()).send()
+        };
         let Err(failure) = self.api.call(Action::AttachVolume, send).await else { return Ok(true) };
         match failure.class() {
             // It may have been carried out, so that a look tells.
@@ -162,7 +164,7 @@ impl Inner {
     }
 
     /// The volume is attached: waits for its device.
-    async fn arrived(&self, id: &VolumeId, device: String, called: bool) -> Result<(Change, Attachment)> {
+    async fn arrived(&self, id: &VolumeId, device: String, asked: bool) -> Result<(Change, Attachment)> {
         if device != self.settings.device {
             self.report.note(format!("volume {id} is attached already, as {device}"));
         }
@@ -171,7 +173,7 @@ impl Inner {
         loop {
             let seen = self.device(&locator).await;
             if let Ok(Some(_)) = seen {
-                let change = if called { Change::Created } else { Change::Unchanged };
+                let change = if asked { Change::Created } else { Change::Unchanged };
                 return Ok((change, Attachment::Here { device, locator }));
             }
             if !pauses.pause(&self.cancel, std::future::pending()).await? {

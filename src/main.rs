@@ -8,10 +8,11 @@ use std::time::Duration;
 use ebs_bake::cancel::Cancel;
 use ebs_bake::cli::{self, Command, Context};
 use ebs_bake::commands::Outcome;
+use ebs_bake::config::layers::Environment;
 use ebs_bake::error::{Kind, OrFail, Result};
 use ebs_bake::fleet::user_data;
-use ebs_bake::report::Report;
 use ebs_bake::report::console::Console;
+use ebs_bake::report::{Report, trace};
 use ebs_bake::{commands, host, step};
 
 /// How long threads whose work is not wanted any more have: a file of many GiB is removed in that time.
@@ -23,13 +24,18 @@ fn main() -> ExitCode {
     host::names::use_own_sources();
     let parsed = cli::parse(std::env::args_os(), &Context::of_process());
     let console = Arc::new(Console::stderr(parsed.console));
-    match parsed.command.and_then(|command| run(command, &console)) {
+    match parsed.command.and_then(|command| trace(&console).and_then(|()| run(command, &console))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             console.error(&error);
             ExitCode::from(error.kind().exit_code())
         }
     }
+}
+
+fn trace(console: &Arc<Console>) -> Result<()> {
+    let environment = Environment::of_process();
+    environment.get(trace::VARIABLE).map_or(Ok(()), |filter| trace::install(filter, console.clone()))
 }
 
 fn run(command: Command, console: &Arc<Console>) -> Result<()> {

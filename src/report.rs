@@ -14,6 +14,7 @@ pub mod finding;
 pub mod outputs;
 pub mod summary;
 pub mod table;
+pub mod trace;
 
 /// The phases of a run, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -159,6 +160,8 @@ pub enum Event<'a> {
     Warning(&'a str),
     /// Something that a check found in a file of the repository.
     Finding(&'a Finding),
+    /// What this program or a library of it did, in detail.
+    Trace { level: &'static str, target: &'a str, text: &'a str },
 }
 
 /// Receives the events of a run. Called from any thread.

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -175,10 +175,13 @@ impl Api {
             return Err(no_region(action));
         }
         step::before(format_args!("{action:?}"));
+        let began = Instant::now();
         let answer = make(&C::of(&config)).await;
         step::after(format_args!("{action:?}"));
-        tracing::debug!(service = action.service(), ?action, ok = answer.is_ok(), "AWS");
-        answer.map_err(|error| failure(action, &error))
+        let answer = answer.map_err(|error| failure(action, &error));
+        let code = answer.as_ref().err().map_or("ok", Failure::code);
+        tracing::debug!("{}: {action:?} in {:?}: {code}", action.service(), began.elapsed());
+        answer
     }
 
     fn current(&self) -> Option<SdkConfig> {

@@ -10,6 +10,7 @@ use clap::ArgMatches;
 use crate::cli::problem::Problem;
 use crate::error::{Error, Kind, Result};
 use crate::host::device::SYSFS_VARIABLE;
+use crate::report::trace;
 use crate::step;
 
 /// What every variable of ours begins with.
@@ -21,7 +22,7 @@ pub const JOB_TOKEN_VARIABLE: &str = "GITHUB_TOKEN";
 /// What the user's own command does not see.
 pub const SECRETS: [&str; 2] = [TOKEN_VARIABLE, JOB_TOKEN_VARIABLE];
 /// Variables of ours that are no options.
-const NO_OPTIONS: [&str; 2] = [TOKEN_VARIABLE, SYSFS_VARIABLE];
+const NO_OPTIONS: [&str; 3] = [TOKEN_VARIABLE, SYSFS_VARIABLE, trace::VARIABLE];
 /// How alike two names must be for one to be suggested for the other (Jaro-Winkler, 1 is equal).
 const ALIKE: f64 = 0.8;
 

@@ -129,9 +129,11 @@ impl Program {
         command.args(&self.arguments).env_clear().env("PATH", directories).env("LANG", "C");
         command.envs(self.environment.iter().copied()).stdin(Stdio::null());
         let mut tail = Tail::default();
+        let began = Instant::now();
         let status = supervise(command, None, &mut tail, cancel)
             .or_fail(Kind::Device, || format!("cannot run {}", self.name))?
             .ok_or_else(|| cancel.error())?;
+        tracing::debug!("{} {:?} in {:?}: {}", self.name, self.arguments, began.elapsed(), describe(status));
         let tail = tail.text();
         match status.code() {
             Some(code) => Ok(Output { code, tail }),

@@ -215,7 +215,7 @@ impl Observer for Console {
 fn worth_saying(event: &Event<'_>, verbosity: Verbosity) -> bool {
     match event {
         Event::Progress { .. } => false,
-        Event::Warning(_) | Event::Finding(_) => true,
+        Event::Warning(_) | Event::Finding(_) | Event::Trace { .. } => true,
         Event::Started(_) => verbosity == Verbosity::Verbose,
         // git hosts are chatty ("Counting objects"); what the user's own command says is wanted.
         Event::Output { phase, .. } => verbosity >= if *phase == Phase::Fetch { Verbosity::Verbose } else { Verbosity::Normal },
@@ -267,7 +267,7 @@ impl State {
             Event::Finished { phase, .. } | Event::Failed { phase, .. } => {
                 self.running.retain(|running| running.phase != phase);
             }
-            Event::Note(_) | Event::Warning(_) | Event::Finding(_) => {}
+            Event::Note(_) | Event::Warning(_) | Event::Finding(_) | Event::Trace { .. } => {}
         }
         let soon = self.drawn.is_some_and(|drawn| now.duration_since(drawn) < FRAME);
         if self.bars && !(soon && matches!(event, Event::Progress { .. })) {
@@ -311,7 +311,7 @@ impl State {
     fn group_marks(&mut self, event: &Event<'_>) -> String {
         let wanted = match *event {
             Event::Output { phase, .. } => Some(phase),
-            Event::Note(_) | Event::Warning(_) | Event::Finding(_) => self.group,
+            Event::Note(_) | Event::Warning(_) | Event::Finding(_) | Event::Trace { .. } => self.group,
             _ => None,
         };
         if wanted == self.group {

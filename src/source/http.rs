@@ -77,6 +77,10 @@ impl Http {
             }
             let response = request.call().map_err(|error| self.failed(error))?;
             let status = response.status();
+            tracing::debug!(
+                "GET {url} ({}): {status}",
+                if authorization.is_some() { "with credentials" } else { "without credentials" }
+            );
             if status.is_redirection() {
                 self.follow(&mut state, &response)?;
             } else if status == StatusCode::UNAUTHORIZED && self.login.is_some() && authorization.is_none() {
@@ -170,6 +174,7 @@ impl Connection for Http {
             request = request.header(header::AUTHORIZATION, value);
         }
         let response = request.send(body).map_err(|error| self.failed(error))?;
+        tracing::debug!("POST {url}: {}", response.status());
         self.check_status(response.status())?;
         self.check_type(&response, "application/x-git-upload-pack-result")?;
         Ok(Box::new(response.into_body().into_reader()))

@@ -38,6 +38,9 @@ pub fn event(event: &Event<'_>) -> String {
         Event::Finding(Finding { severity, file, line: at, message }) => {
             line("finding", json!({ "severity": severity.name(), "file": file, "line": at, "message": message }))
         }
+        Event::Trace { level, target, text } => {
+            line("trace", json!({ "level": level.to_ascii_lowercase(), "target": target, "message": text }))
+        }
     }
 }
 

@@ -49,6 +49,7 @@ fn a_line_for_each_finished_phase() {
         Event::Failed { phase: Phase::Snapshot, elapsed: Duration::from_secs(75) },
         Event::Note("look"),
         Event::Warning("beware"),
+        Event::Trace { level: "DEBUG", target: "aws", text: "asked\n##[x]" },
     ];
     let expected = "\
 = resolve          1.23s  main is 0123456789ab
@@ -57,9 +58,13 @@ fn a_line_for_each_finished_phase() {
 x snapshot         1m15s  failed
 note: look
 warning: beware
+  DEBUG aws | asked\\n\\x23#[x]
 ";
     assert_eq!(shown(PLAIN, &events), expected);
-    assert_eq!(shown(Options { verbosity: Verbosity::Quiet, ..PLAIN }, &events), "warning: beware\n");
+    assert_eq!(
+        shown(Options { verbosity: Verbosity::Quiet, ..PLAIN }, &events),
+        "warning: beware\n  DEBUG aws | asked\\n\\x23#[x]\n"
+    );
     let verbose = shown(Options { verbosity: Verbosity::Verbose, ..PLAIN }, &events);
     assert!(verbose.starts_with("> resolve\n= resolve"), "{verbose}");
     assert!(shown(Options { color: true, ..PLAIN }, &events).contains("\x1b[32m+\x1b[0m volume"));

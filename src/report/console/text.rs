@@ -49,6 +49,9 @@ pub fn event(event: &Event<'_>, color: bool, github: bool) -> String {
         Event::Warning(text) if github => annotation("warning", "", &escape::line(text)),
         Event::Warning(text) => format!("{} {}\n", paint("warning:", Style::Yellow, color), escape::line(text)),
         Event::Finding(finding) => self::finding(finding, color, github),
+        Event::Trace { level, target, text } => {
+            format!("  {} {}\n", paint(&format!("{level} {target} |"), Style::Dim, color), escape::line(text))
+        }
         Event::Progress { .. } => String::new(),
     }
 }

@@ -44,12 +44,22 @@ impl Watch {
 /// What has been seen and done so far in one attachment.
 #[derive(Debug, Default)]
 struct Progress {
-    /// EC2 took our call.
+    /// EC2 took a call of ours, or may have.
     asked: bool,
     /// Looks that missed the volume.
     missing: u32,
     /// Looks since our call that showed the volume free.
     free: u32,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Taken,
+    /// Lost, or an error of EC2's own.
+    Unknown,
+    /// The volume's state is to be looked at again.
+    Refused,
 }
 
 /// What to do next.
@@ -82,6 +92,13 @@ impl Progress {
             }
         }
     }
+
+    /// A call that may have come to nothing is made again at the next look that shows the volume free: if that look was stale, EC2
+    /// refuses it.
+    fn heard(&mut self, answer: Answer) {
+        self.asked |= answer != Answer::Refused;
+        self.free = if answer == Answer::Unknown { STALE_LOOKS } else { 0 };
+    }
 }
 
 impl Inner {
@@ -98,10 +115,7 @@ impl Inner {
             let standing = volume.as_ref().map(|volume| convert::standing(volume, me));
             match progress.next(standing) {
                 Step::Done { device } => return self.arrived(id, device, progress.asked).await,
-                Step::Attach => {
-                    progress.asked |= self.call_attach(id, me).await?;
-                    progress.free = 0;
-                }
+                Step::Attach => progress.heard(self.call_attach(id, me).await?),
                 Step::Wait => {}
                 Step::Lost { host } => return Err(attached_elsewhere(id, &host)),
                 Step::Broken(why) => {
@@ -118,26 +132,25 @@ impl Inner {
         }
     }
 
-    /// Calls AttachVolume; whether EC2 took it. `false`: the volume's state is to be looked at again. The SDK does not repeat the call:
-    /// refused after an answer that was lost, it could not be told from one that another run was faster than.
-    async fn call_attach(&self, id: &VolumeId, me: &str) -> Result<bool> {
+    /// Calls AttachVolume. The SDK does not repeat the call: refused after an answer that was lost, it could not be told from one that
+    /// another run was faster than.
+    async fn call_attach(&self, id: &VolumeId, me: &str) -> Result<Answer> {
         let device = &self.settings.device;
         let send = |ec2: &Client| {
             let request = ec2.attach_volume().volume_id(id.as_str()).instance_id(me).device(device);
             request.customize().config_override(without_retries()).send()
         };
-        let Err(failure) = self.api.call(Action::AttachVolume, send).await else { return Ok(true) };
+        let Err(failure) = self.api.call(Action::AttachVolume, send).await else { return Ok(Answer::Taken) };
         match failure.class() {
-            // It may have been carried out, so that a look tells.
-            Class::Ambiguous => Ok(true),
-            Class::Retry => Ok(false),
-            Class::NotFound if failure.code() == "InvalidVolume.NotFound" => Ok(false),
+            Class::Ambiguous => Ok(Answer::Unknown),
+            Class::Retry => Ok(Answer::Refused),
+            Class::NotFound if failure.code() == "InvalidVolume.NotFound" => Ok(Answer::Refused),
             Class::Conflict if failure.code() == "InvalidParameterValue" => match self.volume_at(me, device).await? {
                 Some(other) if other != id.as_str() => Err(name_taken(device, &other)),
-                Some(_) => Ok(false),
+                Some(_) => Ok(Answer::Refused),
                 None => Err(failure.into_error(format!("attach volume {id} to {me} as {device}"))),
             },
-            Class::Conflict => Ok(false),
+            Class::Conflict => Ok(Answer::Refused),
             _ => Err(attach_failed(failure, id, me, device)),
         }
     }
@@ -237,7 +250,9 @@ mod tests {
         let mut progress = Progress::default();
         let mut step = |standing: &Option<Standing>| {
             let step = progress.next(standing.clone());
-            progress.asked |= step == Step::Attach;
+            if step == Step::Attach {
+                progress.heard(Answer::Taken);
+            }
             step
         };
         standings.iter().map(&mut step).collect()
@@ -263,6 +278,19 @@ mod tests {
         let free = || Some(Standing::Free);
         let expected = [Step::Attach, Step::Wait, Step::Wait, Step::Wait, Step::Attach];
         assert_eq!(steps(&[free(), free(), free(), free(), free()]), expected);
+    }
+
+    #[test]
+    fn a_call_that_came_to_nothing_is_made_again_at_once() {
+        let mut progress = Progress::default();
+        let heard = [Answer::Refused, Answer::Unknown, Answer::Unknown].map(|answer| {
+            assert_eq!(progress.next(Some(Standing::Free)), Step::Attach);
+            progress.heard(answer);
+            progress.asked
+        });
+        assert_eq!(heard, [false, true, true]);
+        // Without an answer it may have been ours: what is attached now is given back in the end.
+        assert_eq!(progress.next(here()), Step::Done { device: "/dev/sdf".into() });
     }
 
     #[test]

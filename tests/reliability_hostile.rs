@@ -10,271 +10,22 @@ mod bake;
 mod git_cli;
 #[path = "support/git_server.rs"]
 mod git_server;
+#[path = "support/hostile.rs"]
+mod hostile;
+#[path = "support/packs.rs"]
+mod packs;
 #[path = "support/reliability.rs"]
 mod reliability;
 mod support;
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::process::{Command, Stdio};
 
-use bake::{Host, Node, Run, assert_same, tree_of};
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
-use git_cli::Scratch;
-use git_server::{Fault, GitServer};
-use reliability::{record, rounds};
-use sha1::{Digest, Sha1};
+use git_server::Fault;
+use hostile::{Ended, MEMORY, MEMORY_OF_DELTAS, MEMORY_OF_TREES, Stage, wait};
+use packs::{BLOB, DELTA, Objects, advertised, delta_bomb, entry, lying_delta, pack, packet, sent, varint};
+use reliability::rounds;
 use support::needs_root;
-
-/// Of the program, with everything that it starts, in MiB: what a bake of a few files takes is far below.
-const MEMORY: u64 = 400;
-/// Where a delta is put together: as much as the largest that git makes takes.
-const MEMORY_OF_DELTAS: u64 = MEMORY + 1280;
-/// Where a tree is as large as it may be.
-const MEMORY_OF_TREES: u64 = 900;
-
-/// What happened in each group of attacks: how many, and the most memory.
-static NOTED: Mutex<BTreeMap<&str, (u64, u64)>> = Mutex::new(BTreeMap::new());
-
-/// A machine, a git host, and what is around the mount point.
-struct Stage {
-    host: Host,
-    scratch: Scratch,
-    server: GitServer,
-    precious: BTreeMap<PathBuf, Node>,
-    group: &'static str,
-}
-
-/// How a run ended.
-struct Ended {
-    code: i32,
-    said: String,
-}
-
-impl Stage {
-    fn new(group: &'static str) -> Stage {
-        let (host, scratch) = (Host::new(), Scratch::new());
-        scratch.repository("up");
-        let server = GitServer::start(&scratch.path(""));
-        for name in ["outside", "code"] {
-            fs::create_dir(host.path(name)).unwrap();
-        }
-        fs::write(host.path("outside/precious"), "precious").unwrap();
-        let precious = tree_of(&host.path("outside"));
-        Stage { host, scratch, server, precious, group }
-    }
-
-    fn bake(&self) -> Run {
-        self.host.bake(self.server.url("up"))
-    }
-
-    /// Runs it, and looks that what is around is as it was and that it took no more memory than this.
-    #[track_caller]
-    fn run(&self, run: Run, memory: u64) -> Ended {
-        let (status, mebibytes, said) = measured(run, &self.host);
-        assert_same(&tree_of(&self.host.path("outside")), &self.precious);
-        assert_eq!(bake::names_in(&self.host.path("home")), Vec::<String>::new(), "something was written, or run");
-        assert!(mebibytes <= memory, "{mebibytes} MiB of memory: {said}");
-        let mut all = NOTED.lock().unwrap();
-        let noted = all.entry(self.group).or_default();
-        *noted = (noted.0 + 1, noted.1.max(mebibytes));
-        let mut figures = "Each is a run of the whole program against a git host that serves it.\n\n\
-                           | Attack | Runs | Most memory (MiB) |\n|---|--:|--:|\n"
-            .to_owned();
-        for (group, (runs, most)) in all.iter() {
-            writeln!(figures, "| {group} | {runs} | {most} |").unwrap();
-        }
-        record("hostile", &figures);
-        Ended { code: status.code().or(status.signal().map(|signal| -signal)).unwrap(), said }
-    }
-
-    /// It is refused as a fault of the repository: one event with one line, no control characters, nothing left behind.
-    #[track_caller]
-    fn refused(&self, run: Run, words: &str) {
-        self.refused_within(run, words, MEMORY);
-    }
-
-    #[track_caller]
-    fn refused_within(&self, run: Run, words: &str, memory: u64) {
-        let Ended { code, said } = self.run(run, memory);
-        assert_eq!(code, 7, "{said}");
-        let errors: Vec<&str> = said.lines().filter(|line| line.contains("\"event\":\"error\"")).collect();
-        let [error] = errors.as_slice() else { panic!("one error is expected: {said}") };
-        assert!(error.contains(words), "{words:?} is not said: {error}");
-        assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{said:?}");
-        assert_eq!(self.host.loop_devices(), []);
-        assert_eq!(self.host.snapshots().len(), 0);
-    }
-
-    /// Puts an object into the repository, whatever it is.
-    fn object(&self, kind: &str, content: &[u8]) -> String {
-        let mut command = self.scratch.command("up", &["hash-object", "-t", kind, "--literally", "-w", "--stdin"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(content).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success());
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    fn tree(&self, items: &[(&str, &[u8], &str)]) -> String {
-        self.object("tree", &tree(items))
-    }
-
-    /// Makes `main` a commit of this tree.
-    fn publish(&self, tree: &str) {
-        let commit = self.scratch.git("up", &["commit-tree", tree, "-m", "x"]);
-        self.scratch.git("up", &["update-ref", "refs/heads/main", &commit]);
-    }
-}
-
-/// A tree object, sorted as git sorts.
-fn tree(items: &[(&str, &[u8], &str)]) -> Vec<u8> {
-    let mut items = items.to_vec();
-    items.sort_by_key(|(mode, name, _)| [*name, if *mode == "40000" { &b"/"[..] } else { &b""[..] }].concat());
-    let mut content = Vec::new();
-    for (mode, name, id) in items {
-        content.extend([mode.as_bytes(), b" ", name, b"\0", git2::Oid::from_str(id).unwrap().as_bytes()].concat());
-    }
-    content
-}
-
-/// How a run ended, the most memory that it had at once in MiB, and what it said.
-#[allow(clippy::zombie_processes, reason = "wait4 waits for it: it tells the memory")]
-fn measured(mut run: Run, host: &Host) -> (ExitStatus, u64, String) {
-    let log = host.path("log");
-    let child = run.0.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
-    let (status, usage) = wait(child.id());
-    (status, usage.ru_maxrss.cast_unsigned() >> 10, fs::read_to_string(log).unwrap())
-}
-
-fn wait(pid: u32) -> (ExitStatus, libc::rusage) {
-    // SAFETY: an all-zero rusage is a value of it; the kernel writes a status and a rusage there; the process is our child, and
-    // nobody else waits for it.
-    let (mut status, mut usage) = (0, unsafe { std::mem::zeroed() });
-    // SAFETY: as above.
-    let waited = unsafe { libc::wait4(pid.cast_signed(), &raw mut status, 0, &raw mut usage) };
-    assert_eq!(waited, pid.cast_signed());
-    (ExitStatus::from_raw(status), usage)
-}
-
-fn packet(content: &[u8]) -> Vec<u8> {
-    [format!("{:04x}", content.len() + 4).as_bytes(), content].concat()
-}
-
-/// What a git host advertises: `HEAD` is `main`, and more lines.
-fn advertised(commit: &str, more: &[Vec<u8>]) -> Vec<u8> {
-    let head = format!("{commit} HEAD\0side-band-64k ofs-delta shallow thin-pack symref=HEAD:refs/heads/main\n");
-    let lines = [head, format!("{commit} refs/heads/main\n")].map(String::into_bytes);
-    let lines = lines.iter().chain(more).map(|line| packet(line));
-    [packet(b"# service=git-upload-pack\n"), b"0000".to_vec()]
-        .into_iter()
-        .chain(lines)
-        .chain([b"0000".to_vec()])
-        .collect::<Vec<_>>()
-        .concat()
-}
-
-fn deflated(content: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(content).unwrap();
-    encoder.finish().unwrap()
-}
-
-/// Numbers as packs and deltas have them: seven bits a byte, the least first.
-fn varint(mut number: u64, mut first: u8, bits: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    first |= (number & ((1 << bits) - 1)) as u8;
-    number >>= bits;
-    while number > 0 {
-        bytes.push(first | 0x80);
-        first = (number & 0x7f) as u8;
-        number >>= 7;
-    }
-    bytes.push(first);
-    bytes
-}
-
-const COMMIT: u8 = 1;
-const TREE: u8 = 2;
-const BLOB: u8 = 3;
-const DELTA: u8 = 7;
-
-/// An entry of a pack: `base` for one that is a delta.
-fn entry(kind: u8, size: u64, base: &[u8], content: &[u8]) -> Vec<u8> {
-    [varint(size, kind << 4, 4), base.to_vec(), deflated(content)].concat()
-}
-
-fn pack(count: u32, entries: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = [&b"PACK\0\0\0\x02"[..], &count.to_be_bytes(), &entries.concat()].concat();
-    let hash = Sha1::digest(&bytes);
-    bytes.extend_from_slice(&hash);
-    bytes
-}
-
-/// The answer that brings a pack.
-fn sent(pack: &[u8]) -> Vec<u8> {
-    let start = [b"0000".to_vec(), packet(b"NAK\n")].concat();
-    let pieces = pack.chunks(60_000).map(|piece| packet(&[b"\x01", piece].concat()));
-    [start].into_iter().chain(pieces).chain([b"0000".to_vec()]).collect::<Vec<_>>().concat()
-}
-
-fn id_of(kind: &str, content: &[u8]) -> [u8; 20] {
-    Sha1::new().chain_update(format!("{kind} {}\0", content.len())).chain_update(content).finalize().into()
-}
-
-/// A pack of some kilobytes: a commit with one file, a delta that copies its base again and again until it is so large.
-fn delta_bomb(size: u64) -> (String, Vec<u8>) {
-    const PIECE: u64 = 0xff_ffff;
-    let base = vec![0; PIECE as usize + 1];
-    let copies = size / PIECE;
-    let mut delta = [varint(base.len() as u64, 0, 7), varint(copies * PIECE, 0, 7)].concat();
-    for _ in 0..copies {
-        delta.extend_from_slice(&[0x80 | 0x70, 0xff, 0xff, 0xff]);
-    }
-    // Which nobody gets to compute.
-    let blob = [9_u8; 20];
-    let tree = [&b"100644 large\0"[..], &blob].concat();
-    let tree_id = git2::Oid::from_bytes(&id_of("tree", &tree)).unwrap();
-    let commit = format!("tree {tree_id}\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nx\n").into_bytes();
-    let commit_id = git2::Oid::from_bytes(&id_of("commit", &commit)).unwrap().to_string();
-    let entries = [
-        entry(COMMIT, commit.len() as u64, b"", &commit),
-        entry(TREE, tree.len() as u64, b"", &tree),
-        entry(BLOB, base.len() as u64, b"", &base),
-        entry(DELTA, delta.len() as u64, &id_of("blob", &base), &delta),
-    ];
-    (commit_id, pack(4, &entries))
-}
-
-/// Objects for a pack: git itself would not send some of them.
-#[derive(Default)]
-struct Objects(Vec<Vec<u8>>);
-
-impl Objects {
-    fn add(&mut self, kind: u8, content: &[u8]) -> String {
-        self.0.push(entry(kind, content.len() as u64, b"", content));
-        let name = ["commit", "tree", "blob"][usize::from(kind) - 1];
-        git2::Oid::from_bytes(&id_of(name, content)).unwrap().to_string()
-    }
-
-    fn tree(&mut self, items: &[(&str, &[u8], &str)]) -> String {
-        let content = tree(items);
-        self.add(TREE, &content)
-    }
-
-    /// The answers of a host whose `main` is a commit of this tree.
-    fn served(mut self, tree: &str) -> Fault {
-        let commit = format!("tree {tree}\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nx\n");
-        let commit = self.add(COMMIT, commit.as_bytes());
-        Fault::Answers(advertised(&commit, &[]), sent(&pack(self.0.len() as u32, &self.0)))
-    }
-}
 
 #[test]
 fn root_trees_that_lead_out_of_the_volume_are_refused() {
@@ -484,12 +235,6 @@ fn root_answers_that_lie_or_are_cut_off_are_refused() {
     }
     stage.server.fault(Fault::Redirect("http://127.0.0.2:1{}".into()));
     stage.refused(stage.bake(), "another host");
-}
-
-/// It copies a hundred bytes of five.
-fn lying_delta() -> Vec<u8> {
-    let delta = [5, 100, 0x90, 100];
-    entry(DELTA, delta.len() as u64, &id_of("blob", b"hello"), &delta)
 }
 
 #[test]

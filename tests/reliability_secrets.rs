@@ -96,7 +96,7 @@ impl Stage {
         let run = host
             .program_logging("bake", format)
             .env("EBS_BAKE_REPOSITORY", url)
-            .env("RUST_LOG", "trace")
+            .env("EBS_BAKE_TRACE", "trace")
             .env("RUST_BACKTRACE", "full");
         run.env("EBS_BAKE_MOUNT_POINT", host.path("code/chef"))
             .env("EBS_BAKE_STATE_DIR", host.path("state"))
@@ -371,11 +371,11 @@ fn root_no_credentials_of_aws_leave_a_run_in_any_way() {
     });
     cloud.cloud.bridge.imds(&cloud.host, json!({ "role": "baker", "credentials": role }));
     let json = cloud_path("out.json").to_str().unwrap().to_owned();
-    let mut runs = 0;
+    let (mut runs, mut signed) = (0, 0);
     for (place, key) in [("environment", "AKIAPLANTED"), ("file", "AKIAFILE"), ("role", "ASIAROLE")] {
         for (fault, options) in [
             (None, vec!["bake", "--log-format", "text"]),
-            (None, vec!["bake", "--log-format", "json"]),
+            (None, vec!["bake", "--log-format", "json", "--encrypted", "--volume-name", "sealed", "--copy-to", "eu-west-1"]),
             (Some("UnauthorizedOperation"), vec!["bake"]),
             (Some("AuthFailure"), vec!["doctor", "--json"]),
         ] {
@@ -390,7 +390,7 @@ fn root_no_credentials_of_aws_leave_a_run_in_any_way() {
                 command.arg("--repository").arg(&cloud.repository).arg("--mount-point").arg(mount_point);
                 command.args(["--verbose", "--output-json", &json]);
             }
-            command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").env("RUST_LOG", "trace");
+            command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").env("EBS_BAKE_TRACE", "trace");
             if place == "environment" {
                 command.env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", planted("aws-secret-key"));
                 command.env("AWS_SESSION_TOKEN", planted("aws-session-token"));
@@ -400,19 +400,26 @@ fn root_no_credentials_of_aws_leave_a_run_in_any_way() {
             }
             let output = command.output().unwrap();
             runs += 1;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains("aws_sigv4"), "or the trace shows nothing: {said}");
+            let calls = cloud.cloud.bridge.calls().calls;
+            assert!(calls.iter().any(|call| call.access_key == key), "{place} is not taken: {said}");
+            // Also tags and descriptions: they are handed in as parameters. By a copy's URL EC2 itself acts in our name: it has the
+            // session's token, and whoever has the URL can have the copy made.
+            for mut call in calls {
+                if let Some(url) = call.params.remove("PresignedUrl") {
+                    let (_, signature) = url.as_str().unwrap().split_once("X-Amz-Signature=").unwrap();
+                    search.add("a signed URL", &signature.as_bytes()[..64]);
+                    signed += 1;
+                }
+                search.absent(&call.action, format!("{:?}", call.params).as_bytes());
+            }
             search.absent("stdout", &output.stdout);
             search.absent("stderr", &output.stderr);
-            let calls = cloud.cloud.bridge.calls().calls;
-            assert!(
-                calls.iter().any(|call| call.access_key == key),
-                "{place} is not taken: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            // Also tags and descriptions: they are handed in as parameters.
-            calls.iter().for_each(|call| search.absent(&call.action, format!("{:?}", call.params).as_bytes()));
             search.absent_below(&cloud_path(""), &[cloud_path("home/.aws/credentials")]);
             cloud.cloud.bridge.clear_faults();
         }
     }
+    assert_eq!(signed, 3, "or the test shows nothing");
     note("Credentials of AWS: environment, file, instance role", runs, &search);
 }

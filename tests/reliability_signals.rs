@@ -132,3 +132,28 @@ fn root_a_volume_is_held_until_it_is_known_what_became_of_its_snapshot() {
     assert!(place("after CreateSnapshot") < place("before phase release"), "{steps}");
     assert!(place("before CreateSnapshot") < place("before DetachVolume"), "{steps}");
 }
+
+#[test]
+fn root_a_run_that_cannot_clean_up_in_time_ends_and_says_what_to_do() {
+    if !needs_root() {
+        return;
+    }
+    let world = World::ec2(0);
+    Scenario::Next.prepare(&world, 0);
+    let commit = Scenario::Next.prepare(&world, 1);
+    let before = world.see();
+    let bridge = &world.cloud.as_ref().unwrap().0.bridge;
+    // It is detached, but EC2 does not say so while there is time.
+    bridge.fault("DetachVolume", json!({ "delay": 20 }));
+    let point = Point { step: "after phase mount".to_owned(), nth: 1 };
+    let blow = Blow { scenario: Scenario::Next, round: 1, point: &point, signal: "SIGTERM" };
+    let (done, session) = blow.run(&world).ended_with_session();
+    assert_eq!((done.code, done.stdout.as_str()), (143, ""), "{done:?}");
+    let errors = done.events("error");
+    let [error] = errors.as_slice() else { panic!("one error is expected: {done:?}") };
+    assert_eq!(error["causes"], json!(["cleaning up took too long"]));
+    assert!(error["hint"].as_str().unwrap().contains("ebs-bake cleanup"), "{error}");
+    world.assert_alone(session, &blow.told());
+    bridge.clear_faults();
+    assert_repaired(&world, Scenario::Next, 1, &before, &commit, &blow.told());
+}

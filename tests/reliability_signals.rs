@@ -20,11 +20,11 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::reliability::{is_soak, record, rounds};
+use support::reliability::{At, is_soak, record, rounds};
 use support::scenarios::{Blow, Point, Scenario, assert_repaired, first_and_last, steps};
 use support::seeded::{below, random};
 use support::store::needs_root;
-use support::world::{At, World};
+use support::world::World;
 
 /// The promise is 7 s from the signal on.
 const PROMISED: Duration = Duration::from_secs(7);

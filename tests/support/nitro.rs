@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::bake::{Host as Place, assert_same, tree_of};
-use super::bridge::Host;
+use super::bridge::{Host, VolumeState};
 use super::ec2::{Cloud, Ended};
 use super::git_cli::Scratch;
 use super::git_server::GitServer;
@@ -124,12 +124,28 @@ impl Nitro {
 
     pub fn detach(&self, volume: &str) {
         self.ec2("DetachVolume", &[("VolumeId", volume)]);
+        self.let_go();
+        assert_eq!(self.cloud.bridge.state().volumes[volume].state, "available");
+    }
+
+    /// Waits until the kernel has let go of what EC2 was asked to detach.
+    #[track_caller]
+    fn let_go(&self) {
+        let is_leaving =
+            |volume: &VolumeState| volume.attachment.as_ref().is_some_and(|it| ["detaching", "busy"].contains(&&*it.state));
         let deadline = Instant::now() + SILENCE;
-        while self.cloud.bridge.state().volumes[volume].state != "available" {
-            assert!(Instant::now() < deadline, "the kernel does not let go of {volume}");
+        while self.cloud.bridge.state().volumes.values().any(is_leaving) {
+            assert!(Instant::now() < deadline, "the kernel does not let go of a disk");
             std::thread::sleep(Duration::from_millis(20));
             self.cloud.bridge.settle();
         }
+    }
+
+    /// In the end nothing is attached, and there are so many volumes and snapshots of ours.
+    #[track_caller]
+    pub fn rests(&self, volumes: usize, snapshots: usize) {
+        self.let_go();
+        self.cloud.rests(volumes, snapshots);
     }
 
     /// The snapshot has what a clone of the commit has, and neither git nor e2fsck finds anything to say about it.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 /// How many rounds: a part of them in `make test`, all of them in `make soak` (`SOAK` is set).
@@ -32,5 +33,16 @@ pub fn record(name: &str, figures: &str) {
     let ((_, begin), (end, _)) = (mark("begin"), mark("end"));
     if is_soak() {
         fs::write(&path, format!("{}{}\n{}", &text[..begin], figures.trim_end(), &text[end..])).unwrap();
+    }
+}
+
+/// Says what a test was at when it fails.
+pub struct At<'a>(pub &'a str);
+
+impl Drop for At<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "this was: {}", self.0);
+        }
     }
 }

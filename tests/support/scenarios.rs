@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::bake::{Baked, Done, Run, names_in, succeed};
-use super::world::{At, Seen, World, waited};
+use super::reliability::At;
+use super::world::{Seen, World, waited};
 
 const STEPS: &str = "EBS_BAKE_TEST_STEPS";
 const SIGNAL_AT: &str = "EBS_BAKE_TEST_SIGNAL_AT";

@@ -6,7 +6,6 @@
 use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -265,17 +264,6 @@ impl Run {
         let run = self.started_as_session();
         let session = run.pid();
         (run.end(), session)
-    }
-}
-
-/// Says what a test was at when it fails.
-pub struct At<'a>(pub &'a str);
-
-impl Drop for At<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = writeln!(std::io::stderr(), "this was: {}", self.0);
-        }
     }
 }
 

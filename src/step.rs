@@ -4,7 +4,8 @@
 //! what it is aimed at; so the process sends the signal to itself, which is exact: SIGKILL ends it before the next line, after
 //! SIGTERM or SIGINT it goes on and its handler does the rest. Two variables say what to do:
 //!
-//! - `EBS_BAKE_TEST_STEPS=<file>`: append each step that is reached, a line each, so that no test has a list of them;
+//! - `EBS_BAKE_TEST_STEPS=<file>`: append each step that is reached, a line each, so that no test has a list of them, and when the
+//!   signal was sent (`signal at <milliseconds since 1970>`);
 //! - `EBS_BAKE_TEST_SIGNAL_AT=<step>[:<nth>]=<signal>`: send the signal at the step, when it is reached for the nth time.
 //!
 //! All this is in builds with debug assertions, which are those that tests run. In a release a step is nothing at all, and the
@@ -55,6 +56,7 @@ mod hook {
     use std::io::Write;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::SystemTime;
 
     use nix::sys::signal::{Signal, kill};
 
@@ -88,14 +90,19 @@ mod hook {
     }
 
     pub fn reached(step: &str) {
-        if let Some(mut file) = STEPS.as_ref() {
-            // One call of write(2), so that lines of several threads stay whole.
-            let _ = file.write_all(format!("{step}\n").as_bytes());
-        }
+        note(step);
         let Some(aim) = AIM.as_ref() else { return };
         // Wraps long after the last one.
         if step == aim.step && aim.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            note(&format!("signal at {}", SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_millis())));
             let _ = kill(nix::unistd::getpid(), aim.signal);
+        }
+    }
+
+    fn note(line: &str) {
+        if let Some(mut file) = STEPS.as_ref() {
+            // One call of write(2), so that lines of several threads stay whole.
+            let _ = file.write_all(format!("{line}\n").as_bytes());
         }
     }
 

@@ -11,7 +11,7 @@ use super::bake::{Baked, Done, Run, names_in, succeed};
 use super::reliability::At;
 use super::world::{Seen, World, waited};
 
-const STEPS: &str = "EBS_BAKE_TEST_STEPS";
+pub const STEPS: &str = "EBS_BAKE_TEST_STEPS";
 const SIGNAL_AT: &str = "EBS_BAKE_TEST_SIGNAL_AT";
 
 /// Where copies go.

@@ -1,6 +1,6 @@
 //! Being asked to stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,8 +11,8 @@ use crate::report::console::Console;
 
 /// How long a run has to undo what it did: GitHub kills a cancelled step 7.5 s after its SIGINT.
 const PATIENCE: Duration = Duration::from_millis(6300);
-/// How long telling it may take where nobody reads stderr.
-const LAST_WORD: Duration = Duration::from_millis(200);
+/// How long telling it may take, where nobody reads stderr or the machine is busy.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// From now on SIGINT, SIGTERM and SIGHUP cancel. A run that is still there when its time is up (a thread that hangs in the
 /// kernel, say, or EC2 that does not answer) says so and ends by the signal's exit code: its mounts die with it, and the next run
@@ -33,11 +33,13 @@ pub fn watch(cancel: &Cancel, console: &Arc<Console>) -> Result<()> {
             // A thread of its own: it must not depend on what hangs.
             std::thread::spawn(move || {
                 std::thread::sleep(PATIENCE);
+                let (told, telling) = mpsc::channel();
                 std::thread::spawn(move || {
                     let late = cancel.error().because("cleaning up took too long");
                     console.error(&late.hint("what is left the next run uses or repairs, and `ebs-bake cleanup` takes it away"));
+                    let _ = told.send(());
                 });
-                std::thread::sleep(LAST_WORD);
+                let _ = telling.recv_timeout(LAST_WORD);
                 std::process::exit(128 + number);
             });
         });

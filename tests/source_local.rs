@@ -286,3 +286,28 @@ fn interrupted_upkeep_leaves_a_whole_repository() {
     assert!(!orphan.exists());
     scratch.check("down", &commit, false);
 }
+
+#[test]
+fn upkeep_that_was_killed_between_a_pack_and_its_index_makes_both() {
+    let scratch = Scratch::new();
+    scratch.repository("up");
+    let into = scratch.target("down");
+    bake(&open(&path(&scratch, "up")).unwrap(), &Wanted::default(), &into).unwrap();
+    let commit = scratch.commit("up", &[("README", &noise(1, 10_000))]);
+    bake(&open(&path(&scratch, "up")).unwrap(), &Wanted::default(), &into).unwrap();
+    // The same upkeep, not killed, tells the pack's name and content.
+    let copied = std::process::Command::new("cp").arg("-a").args([scratch.path("down"), scratch.path("whole")]).status();
+    assert!(copied.unwrap().success());
+    std::fs::write(scratch.path("whole/.git/objects/pack/tmp_pack_killed"), "half").unwrap();
+    maintain(&open_repository(&scratch.path("whole")).unwrap(), oid(&commit), &Cancel::new()).unwrap();
+    let packs =
+        |repository: &str| scratch.path(repository).join(".git/objects/pack").read_dir().unwrap().map(|it| it.unwrap().path());
+    let is_new = |pack: &std::path::PathBuf| !packs("down").any(|old| old.file_name() == pack.file_name());
+    let pack = packs("whole").find(|path| path.extension().unwrap() == "pack" && is_new(path)).unwrap();
+    std::fs::copy(&pack, scratch.path("down/.git/objects/pack").join(pack.file_name().unwrap())).unwrap();
+    assert_eq!(
+        maintain(&open_repository(&scratch.path("down")).unwrap(), oid(&commit), &Cancel::new()).unwrap(),
+        Change::Changed
+    );
+    scratch.check("down", &commit, false);
+}

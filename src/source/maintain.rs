@@ -156,7 +156,9 @@ impl Store {
                 remove(&pack.index.with_extension(extension))?;
             }
         }
-        self.litter.iter().chain(&self.loose).try_for_each(|path| remove(path))?;
+        // What a killed run left may have been written again, under the same name.
+        let litter = self.litter.iter().filter(|path| !keep.contains(path.with_extension("idx").as_path()));
+        litter.chain(&self.loose).try_for_each(|path| remove(path))?;
         for directory in self.loose.iter().filter_map(|path| path.parent()).collect::<BTreeSet<_>>() {
             let _ = fs::remove_dir(directory);
         }

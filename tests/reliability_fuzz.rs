@@ -14,27 +14,27 @@ use std::sync::Mutex;
 
 use reliability::{record, rounds};
 
-/// Each target, and how many inputs are made up: as many as take a few seconds on one core of a small machine.
+/// Each target, and how many inputs are made up: as many as take a second or two on one core of a small machine.
 const TARGETS: [(&str, u64); 16] = [
-    ("attributes", 90_000),
-    ("chef_json", 180_000),
-    ("chef_ruby", 75_000),
-    ("configuration", 120_000),
-    ("fleet", 60_000),
-    ("git_answer", 180_000),
-    ("gitmodules", 90_000),
-    ("host", 6_000),
-    ("imds", 180_000),
-    ("index", 180_000),
-    ("known_hosts", 60_000),
-    ("location", 75_000),
-    ("manifest", 180_000),
-    ("outputs", 9_000),
-    ("store_metadata", 180_000),
-    ("user_data", 6_000),
+    ("attributes", 45_000),
+    ("chef_json", 90_000),
+    ("chef_ruby", 37_500),
+    ("configuration", 60_000),
+    ("fleet", 30_000),
+    ("git_answer", 90_000),
+    ("gitmodules", 45_000),
+    ("host", 3_000),
+    ("imds", 90_000),
+    ("index", 90_000),
+    ("known_hosts", 30_000),
+    ("location", 37_500),
+    ("manifest", 90_000),
+    ("outputs", 4_500),
+    ("store_metadata", 90_000),
+    ("user_data", 3_000),
 ];
 /// How many times as many a long run makes up.
-const SOAK: u64 = 20;
+const SOAK: u64 = 40;
 const SEED: u32 = 1;
 const MEMORY_MIB: u32 = 512;
 const LONGEST_INPUT: u32 = 4096;

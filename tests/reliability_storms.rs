@@ -29,7 +29,7 @@ use support::bake::{self, Done, Run};
 use support::bridge::Host;
 use support::ec2::Cloud;
 use support::git_cli::Scratch;
-use support::reliability::{record, rounds};
+use support::reliability::{is_soak, record};
 use support::store::needs_root;
 use support::storm::{Before, Storm};
 
@@ -38,6 +38,10 @@ const BRIEF: [&str; 6] = ["--attach-timeout", "20s", "--wait-timeout", "20s", "-
 /// The exit codes that such faults can lead to (docs/reference.md), and the kinds that they belong to.
 const DOCUMENTED: [(i32, &str); 7] =
     [(3, "permission"), (4, "contended"), (5, "storage"), (6, "device"), (8, "snapshot"), (10, "cleanup"), (143, "interrupted")];
+/// The seeds of the short run: none of them waits for a minute or more.
+const BRIEF_STORMS: std::ops::RangeInclusive<u64> = 18..=29;
+/// How many there are at once.
+const AT_ONCE: usize = 12;
 const KILLED: i32 = -libc::SIGKILL;
 
 /// What is there.
@@ -287,7 +291,7 @@ fn weather_all(seeds: &[u64]) -> BTreeMap<u64, Result<Weathered, String>> {
         }
     };
     // A bake in a storm sleeps for most of its time, and each of these has a bridge, which takes a while to start.
-    std::thread::scope(|scope| (0..rounds(8, 12)).for_each(|_| drop(scope.spawn(work))));
+    std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(work))));
     ended.into_inner().unwrap()
 }
 
@@ -306,7 +310,8 @@ fn root_a_bake_in_a_storm_ends_right_or_says_why_and_the_next_one_repairs() {
             let number = |text: &str| text.parse::<u64>().expect("STORM_SEED is a number, or two with .. between");
             wanted.split_once("..").map_or_else(|| vec![number(&wanted)], |(from, to)| (number(from)..number(to)).collect())
         }
-        Err(_) => (1..=rounds(16, 300)).collect(),
+        Err(_) if is_soak() => (1..=300).collect(),
+        Err(_) => BRIEF_STORMS.collect(),
     };
     let began = Instant::now();
     let ended = weather_all(&seeds);

@@ -79,7 +79,8 @@ pub struct Parsed {
 
 const ABOUT: &str = "Bakes a git commit into a volume snapshot, from any CI system";
 const LAYERS: &str = "Every option is also a variable (--volume-name is EBS_BAKE_VOLUME_NAME) and a key of ebs-bake.yml
-(volume-name). A flag beats a variable, a variable beats the file.";
+(volume-name). A flag beats a variable, a variable beats the file.
+EBS_BAKE_TRACE=debug adds what is done in detail to the log, each call of AWS above all.";
 const EXAMPLE: &str = "Example:
   ebs-bake bake --repository https://github.com/acme/chef-repo --ref main";
 const BAKE_EXAMPLE: &str = "Example, in a CI job (repository, commit and ref are the job's):

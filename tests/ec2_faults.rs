@@ -125,9 +125,13 @@ fn root_fault_10_a_volume_under_another_name_is_used_as_it_is() {
 #[test]
 fn root_fault_11_what_is_stuck_in_attaching_is_given_up_and_detached() {
     let Some(stage) = Stage::new() else { return };
-    stage.fault("AttachVolume", json!({ "takes": "never" }));
-    stage.bake(&BRIEF).failed(5, &["was not attached", "within 2 s"]);
-    stage.cloud.rests(0, 0);
+    for (name, refused) in [("one", None), ("two", Some("IncorrectState")), ("three", Some("InvalidAttachment.NotFound"))] {
+        stage.fault("AttachVolume", json!({ "takes": "never" }));
+        refused.into_iter().for_each(|code| stage.fault("DetachVolume", error(code, 400)));
+        let ended = stage.bake(&[&BRIEF[..], &["--volume-name", name]].concat());
+        ended.failed(5, &["was not attached", "within 2 s"]);
+        stage.cloud.rests(0, 0);
+    }
 }
 
 #[test]

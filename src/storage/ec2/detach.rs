@@ -67,9 +67,9 @@ impl Inner {
                 return Err(stuck(id, me));
             }
             match self.describe_volume(id).await?.map(|volume| convert::standing(&volume, me)) {
-                Some(Standing::Here { .. }) if here == patience => return Ok(false),
-                Some(Standing::Here { .. }) => here += 1,
-                Some(Standing::Attaching) => {}
+                // One that hangs while it is being attached stays so unless it is detached.
+                Some(Standing::Here { .. } | Standing::Attaching) if here == patience => return Ok(false),
+                Some(Standing::Here { .. } | Standing::Attaching) => here += 1,
                 // Whoever waits for the lock looks at the volume's state when it has it. Xen gives a disk back only when
                 // nobody has it open.
                 Some(Standing::Unsettled) => drop(lock.take()),

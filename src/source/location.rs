@@ -120,6 +120,9 @@ fn parse_url(scheme: &str, text: &str) -> Result<(Location, Option<Login>)> {
         }
         _ => {
             let login = take_login(&mut url)?;
+            if url.host_str().is_none_or(|host| host.starts_with('-')) {
+                return Err(Error::new(Kind::Usage, "the host of the repository's URL is not acceptable"));
+            }
             Ok((Location::Remote(url), login))
         }
     }
@@ -307,6 +310,7 @@ mod tests {
             "https://example.com/r?x=1",
             "file://elsewhere/srv/r",
             "https:///r#x",
+            "http://-h/r",
         ] {
             assert!(Location::parse(text).is_err(), "{text:?} was accepted");
         }

@@ -213,8 +213,10 @@ pub(super) fn server_error(message: &[u8]) -> Error {
     Error::new(Kind::Git, format!("the git host says: {}", message.trim()))
 }
 
+/// Stricter than git, which knows the control characters of ASCII alone.
 fn is_acceptable(name: &str) -> bool {
-    name.starts_with("refs/") && name.len() < 4096 && git2::Reference::is_valid_name(name)
+    let is_plain = !name.chars().any(char::is_control);
+    name.starts_with("refs/") && name.len() < 4096 && is_plain && git2::Reference::is_valid_name(name)
 }
 
 /// Skips the line `# service=git-upload-pack` and its flush, which HTTP puts before the advertisement.

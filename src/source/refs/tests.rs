@@ -115,4 +115,7 @@ fn a_hostile_advertisement_is_an_error() {
     assert!(Refs::read(&mut Packets::new(other.as_slice())).unwrap_err().to_string().contains("SHA-256"));
     let none = advertisement(&[&format!("{zero} capabilities^{{}}\0side-band-64k")]);
     assert!(Refs::read(&mut Packets::new(none.as_slice())).unwrap().tips.is_empty());
+    let hostile = advertisement(&[&format!("{zero} refs/heads/a\u{9b}2J\0symref=HEAD:refs/heads/a\u{9b}2J")]);
+    let refs = Refs::read(&mut Packets::new(hostile.as_slice())).unwrap();
+    assert_eq!((refs.tips.len(), refs.head_target), (0, None));
 }

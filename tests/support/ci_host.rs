@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
@@ -147,6 +147,9 @@ impl CiHost {
         command.args(&arguments[1..]).env_clear().env("PATH", path).env("HOME", self.host.path("home")).env("LC_ALL", "C");
         command.envs(variables).current_dir(self.host.path("workspace")).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Who runs the tests in the background may ignore SIGINT, which a shell then cannot trap.
+        // SAFETY: `signal` is one system call; it allocates nothing and takes no lock.
+        unsafe { command.pre_exec(|| Ok(nix::sys::signal::signal(Signal::SIGINT, SigHandler::SigDfl).map(drop)?)) };
         command
     }
 

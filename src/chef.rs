@@ -78,9 +78,10 @@ fn extent(repository: &Repository) -> String {
     ];
     let counted = |(count, what): (usize, &str)| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let parts: Vec<String> = counts.into_iter().filter(|(count, _)| *count > 0).map(counted).collect();
+    let parts = if parts.is_empty() { "nothing of Chef's".to_owned() } else { parts.join(", ") };
     let unread = match repository.unread {
         0 => String::new(),
         unread => format!(" ({unread} not understood)"),
     };
-    parts.join(", ") + &unread
+    parts + &unread
 }

@@ -292,6 +292,7 @@ fn a_chef_repo_may_be_in_a_directory_and_its_cookbooks_where_somebody_says() {
         Repo::new(&[("infra/roles/web.json", r#"{"run_list": ["nginx"]}"#), ("infra/third/party/nginx/recipes/default.rb", "")]);
     let nothing = "error .: there are neither cookbooks nor roles nor anything else of Chef's: see --chef-path";
     assert_eq!(repo.found(), [nothing]);
+    assert_eq!(repo.checked(&Place::default()).extent, "nothing of Chef's");
     let place = |paths: &[&str]| Place {
         path: "infra".into(),
         cookbook_paths: (!paths.is_empty()).then(|| paths.iter().map(|path| (*path).to_owned()).collect()),

@@ -42,12 +42,12 @@ struct Tally {
     slowest: Duration,
 }
 
-/// How long ago a run was told to stop; nothing if it did not come there.
-fn since_the_signal(steps: &Path) -> Duration {
+/// How long ago a run was told to stop; `None`: it did not come there.
+fn since_the_signal(steps: &Path) -> Option<Duration> {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
     let steps = fs::read_to_string(steps).unwrap();
-    let at = steps.lines().find_map(|line| line.strip_prefix("signal at ")).map(|at| Duration::from_millis(at.parse().unwrap()));
-    at.map_or(Duration::ZERO, |at| now.saturating_sub(at))
+    let at = steps.lines().find_map(|line| line.strip_prefix("signal at "))?;
+    Some(now.saturating_sub(Duration::from_millis(at.parse().unwrap())))
 }
 
 /// Tells a run to stop at a point. Whether it was: a signal that comes when all is done changes nothing.
@@ -60,6 +60,9 @@ fn stop_and_repair(world: &World, blow: &Blow<'_>, code: i32, tally: &mut Tally)
     let _ = fs::remove_file(&steps);
     let (done, session) = blow.run(world).env(STEPS, &steps).ended_with_session();
     let took = since_the_signal(&steps);
+    // How often EC2 is looked at is a matter of time.
+    assert!(took.is_some() || (done.code == 0 && blow.point.nth > 1), "{when}: it did not come there: {done:?}");
+    let took = took.unwrap_or_default();
     assert!(took < PROMISED, "{when}: {took:?}");
     world.assert_alone(session, &when);
     tally.slowest = tally.slowest.max(took);

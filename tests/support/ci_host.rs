@@ -191,7 +191,7 @@ impl CiHost {
         let group = Pid::from_raw(-pid.as_raw());
         let hangs = self.waits_for(|| self.host.path("hanging").exists());
         let _ = kill(if to_group { group } else { pid }, signal);
-        let given_up = Instant::now() + Duration::from_secs(30);
+        let given_up = Instant::now() + Duration::from_secs(10);
         while (child.try_wait().unwrap().is_none() || kill(group, None).is_ok()) && Instant::now() < given_up {
             std::thread::sleep(Duration::from_millis(5));
         }

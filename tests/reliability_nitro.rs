@@ -46,7 +46,7 @@ fn root_a_volume_is_plugged_in_baked_on_unplugged_and_its_snapshot_is_the_commit
     let first = nitro.commit(1, 200);
     let snapshot = nitro.bake(&[]).snapshot();
     nitro.assert_holds(&snapshot, &first);
-    nitro.rests(1, 1);
+    nitro.cloud.rests(1, 1);
 
     // As in a container: its /dev has no node of a disk that came after its start.
     let second = nitro.commit(2, 220);
@@ -54,12 +54,12 @@ fn root_a_volume_is_plugged_in_baked_on_unplugged_and_its_snapshot_is_the_commit
     let contained = format!("unshare -m sh -c 'mount -t tmpfs none /dev && mknod /dev/null c 1 3 && \"$@\"' sh {command}");
     let snapshot = nitro.machine().run(&contained).snapshot();
     nitro.assert_holds(&snapshot, &second);
-    nitro.rests(1, 2);
+    nitro.cloud.rests(1, 2);
 
     let again = nitro.bake(&[]);
     assert_eq!(result(&again)["reused"], true);
     assert_eq!(again.snapshot(), snapshot);
-    nitro.rests(1, 2);
+    nitro.cloud.rests(1, 2);
     assert_eq!(nitro.machine().says("ls /sys/block"), "nvme0n1", "only the root volume is left");
     nitro.machine().kernel_is_well();
 }
@@ -187,7 +187,7 @@ fn root_a_volume_that_is_unplugged_while_it_is_mounted_fails_the_run_and_the_nex
         assert_eq!(nitro.cloud.bridge.state().snapshots.len(), number as usize - 1, "{command}: a snapshot was taken");
         let baked = nitro.bake(&[]);
         nitro.assert_holds(&baked.snapshot(), &commit);
-        nitro.rests(1, number as usize);
+        nitro.cloud.rests(1, number as usize);
     }
     nitro.machine().kernel_is_well();
 }
@@ -207,7 +207,7 @@ fn root_a_volume_whose_filesystem_a_power_cut_left_beyond_repair_is_made_anew() 
     assert_ne!(volume_of(&baked), volume);
     assert!(baked.stderr.contains("is made anew"), "{}", baked.stderr);
     nitro.assert_holds(&baked.snapshot(), &commit);
-    nitro.rests(1, 2);
+    nitro.cloud.rests(1, 2);
     nitro.machine().kernel_is_well();
     nitro.machine().filesystems_are_well();
 }

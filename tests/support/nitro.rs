@@ -141,7 +141,7 @@ impl Nitro {
         }
     }
 
-    /// In the end nothing is attached, and there are so many volumes and snapshots of ours.
+    /// As `Cloud::rests`, but a power cut may have left a disk that is still being detached.
     #[track_caller]
     pub fn rests(&self, volumes: usize, snapshots: usize) {
         self.let_go();

@@ -8,7 +8,6 @@ use std::time::Duration;
 use ebs_bake::cancel::Cancel;
 use ebs_bake::cli::{self, Command, Context};
 use ebs_bake::commands::Outcome;
-use ebs_bake::config::layers::Environment;
 use ebs_bake::error::{Kind, OrFail, Result};
 use ebs_bake::fleet::user_data;
 use ebs_bake::report::console::Console;
@@ -22,20 +21,17 @@ fn main() -> ExitCode {
     // A crash leaves no image of the memory, which has tokens in it. What this process starts is not concerned.
     let _ = nix::sys::prctl::set_dumpable(false);
     host::names::use_own_sources();
-    let parsed = cli::parse(std::env::args_os(), &Context::of_process());
+    let context = Context::of_process();
+    let parsed = cli::parse(std::env::args_os(), &context);
     let console = Arc::new(Console::stderr(parsed.console));
-    match parsed.command.and_then(|command| trace(&console).and_then(|()| run(command, &console))) {
+    let traced = context.environment.get(trace::VARIABLE).map_or(Ok(()), |filter| trace::install(filter, console.clone()));
+    match traced.and(parsed.command).and_then(|command| run(command, &console)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             console.error(&error);
             ExitCode::from(error.kind().exit_code())
         }
     }
-}
-
-fn trace(console: &Arc<Console>) -> Result<()> {
-    let environment = Environment::of_process();
-    environment.get(trace::VARIABLE).map_or(Ok(()), |filter| trace::install(filter, console.clone()))
 }
 
 fn run(command: Command, console: &Arc<Console>) -> Result<()> {

@@ -75,6 +75,13 @@ fn mistakes_on_github_and_as_json() {
     assert!(output.stdout.is_empty());
 }
 
+#[test]
+fn a_filter_of_traces_that_cannot_be_read_is_a_mistake() {
+    let text = shown(&["list", "--store", "local", "--local-dir", "."], &[("EBS_BAKE_TRACE", "ebs_bake=loud")]);
+    assert!(text.contains("error: EBS_BAKE_TRACE is no filter") && text.contains("hint: a level"), "{text}");
+    assert!(text.starts_with("---- stderr") && text.ends_with("---- exit 2 ----\n"), "{text}");
+}
+
 /// Feeds a script to another program's syntax check, where that program is installed.
 fn check(program: &str, arguments: &[&str], script: &str) {
     let mut command = Command::new(program);

@@ -77,10 +77,7 @@ impl Http {
             }
             let response = request.call().map_err(|error| self.failed(error))?;
             let status = response.status();
-            tracing::debug!(
-                "GET {url} ({}): {status}",
-                if authorization.is_some() { "with credentials" } else { "without credentials" }
-            );
+            tracing::debug!(credentials = authorization.is_some(), "GET {url}: {status}");
             if status.is_redirection() {
                 self.follow(&mut state, &response)?;
             } else if status == StatusCode::UNAUTHORIZED && self.login.is_some() && authorization.is_none() {
